@@ -1,0 +1,454 @@
+//! What a route asks of a request, and the one function that decides it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use http::{HeaderMap, HeaderName};
+use regex::bytes::{Regex, RegexBuilder};
+use serde::{Serialize, Serializer};
+
+use crate::RequestView;
+
+/// Longest regular expression in bytes (Istio's validation).
+const MAX_PATTERN: usize = 1024;
+/// Largest compiled form in bytes: what `(a{1000}){1000}` exceeds.
+const MAX_COMPILED: usize = 1 << 20;
+
+/// A regular expression in RE2's syntax that must match the whole value. Runs in linear time.
+///
+/// Works on bytes, so a value that is no UTF-8 is compared and never skipped. Classes such as `\d` are ASCII, as RE2
+/// has them, unless the expression itself needs Unicode (`\pL`, `[é]`).
+#[derive(Clone)]
+pub struct Pattern {
+    source: String,
+    regex: Regex,
+}
+
+/// The text is no regular expression that may be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    #[error("the regular expression is longer than {MAX_PATTERN} bytes")]
+    TooLong,
+    #[error("the regular expression would need too much memory when compiled")]
+    TooLarge,
+    #[error("the regular expression does not compile: {0}")]
+    Syntax(String),
+}
+
+impl Pattern {
+    /// Compiles `source` for matches of the whole value.
+    ///
+    /// # Errors
+    /// Over 1024 bytes, over 1 MiB compiled, or not RE2 syntax.
+    pub fn full(source: &str) -> Result<Self, PatternError> {
+        // A group of its own, so that `a|b` is anchored as a whole.
+        Self::build(source, &format!("^(?:{source})$"))
+    }
+
+    /// Compiles `source` for a search anywhere in the value, as rewrites use it.
+    ///
+    /// # Errors
+    /// As [`Pattern::full`].
+    pub fn search(source: &str) -> Result<Self, PatternError> {
+        Self::build(source, source)
+    }
+
+    fn build(source: &str, expression: &str) -> Result<Self, PatternError> {
+        if source.len() > MAX_PATTERN {
+            return Err(PatternError::TooLong);
+        }
+        // `a)(b` must not become valid by the group around it.
+        let parses = |unicode: bool, text: &str| {
+            RegexBuilder::new(text).unicode(unicode).size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED).build()
+        };
+        let regex = parses(false, source)
+            .and_then(|_| parses(false, expression))
+            .or_else(|_| parses(true, source).and_then(|_| parses(true, expression)))
+            .map_err(|error| match error {
+                regex::Error::CompiledTooBig(_) => PatternError::TooLarge,
+                other => PatternError::Syntax(last_line(&other.to_string())),
+            })?;
+        Ok(Self { source: source.to_owned(), regex })
+    }
+
+    pub fn is_match(&self, value: &[u8]) -> bool {
+        self.regex.is_match(value)
+    }
+
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    pub(crate) fn regex(&self) -> &Regex {
+        &self.regex
+    }
+}
+
+/// The regex crate prints the expression with a caret over several lines and ends with the reason.
+fn last_line(message: &str) -> String {
+    message.lines().last().unwrap_or_default().trim_start_matches("error: ").trim().to_owned()
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pattern({})", self.source)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Serialize for Pattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.source)
+    }
+}
+
+/// Istio's StringMatch. Compares bytes, case-sensitive.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StringMatch {
+    Exact(String),
+    Prefix(String),
+    Regex(Pattern),
+    /// `{}` or the regex `*`: the value is present, whatever it is.
+    Present,
+}
+
+impl StringMatch {
+    pub fn is_match(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Exact(expected) => value == expected.as_bytes(),
+            Self::Prefix(prefix) => value.starts_with(prefix.as_bytes()),
+            Self::Regex(pattern) => pattern.is_match(value),
+            Self::Present => true,
+        }
+    }
+}
+
+impl fmt::Display for StringMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(value) => write!(f, "exact `{value}`"),
+            Self::Prefix(value) => write!(f, "prefix `{value}`"),
+            Self::Regex(pattern) => write!(f, "regex `{}`", pattern.source()),
+            Self::Present => f.write_str("present"),
+        }
+    }
+}
+
+/// What a route asks of the path. `ignore_case` folds ASCII only.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PathMatch {
+    Exact {
+        value: String,
+        ignore_case: bool,
+    },
+    /// A plain string prefix: `/foo` matches `/foobar`. `/` and the empty prefix match everything.
+    Prefix {
+        value: String,
+        ignore_case: bool,
+    },
+    Regex(Pattern),
+}
+
+impl PathMatch {
+    /// A prefix that every path has.
+    pub fn any() -> Self {
+        Self::Prefix { value: "/".into(), ignore_case: false }
+    }
+
+    pub fn is_match(&self, path: &str) -> bool {
+        match self {
+            Self::Exact { value, ignore_case: false } => path == value,
+            Self::Exact { value, ignore_case: true } => path.eq_ignore_ascii_case(value),
+            Self::Prefix { value, ignore_case: false } => path.starts_with(value.as_str()),
+            Self::Prefix { value, ignore_case: true } => {
+                path.as_bytes().get(..value.len()).is_some_and(|head| head.eq_ignore_ascii_case(value.as_bytes()))
+            }
+            Self::Regex(pattern) => pattern.is_match(path.as_bytes()),
+        }
+    }
+}
+
+impl fmt::Display for PathMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, value, ignore_case) = match self {
+            Self::Exact { value, ignore_case } => ("exact", value.as_str(), *ignore_case),
+            Self::Prefix { value, ignore_case } => ("prefix", value.as_str(), *ignore_case),
+            Self::Regex(pattern) => ("regex", pattern.source(), false),
+        };
+        write!(f, "{kind} `{value}`{}", if ignore_case { " (ignoring case)" } else { "" })
+    }
+}
+
+/// What a route asks of one header.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct HeaderMatch {
+    #[serde(serialize_with = "display")]
+    pub name: HeaderName,
+    pub value: StringMatch,
+    /// From `withoutHeaders`: the matcher must not hold. A missing header then counts as the empty text.
+    pub invert: bool,
+}
+
+fn display<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+impl HeaderMatch {
+    pub fn is_match(&self, headers: &HeaderMap) -> bool {
+        let value = joined(headers, &self.name);
+        match (&self.value, self.invert) {
+            (StringMatch::Present, false) => value.is_some(),
+            (StringMatch::Present, true) => value.is_none(),
+            (matcher, false) => value.is_some_and(|value| matcher.is_match(&value)),
+            (matcher, true) => !matcher.is_match(&value.unwrap_or_default()),
+        }
+    }
+}
+
+/// All values of a header joined by commas, as Envoy compares them.
+fn joined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?.as_bytes();
+    let mut all = Cow::Borrowed(first);
+    for value in values {
+        let all = all.to_mut();
+        all.push(b',');
+        all.extend_from_slice(value.as_bytes());
+    }
+    Some(all)
+}
+
+/// What a route asks of one query parameter; the first of that name is compared, as it stands in the URL.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct QueryMatch {
+    pub name: String,
+    pub value: StringMatch,
+}
+
+impl QueryMatch {
+    pub fn is_match(&self, query: Option<&str>) -> bool {
+        first_parameter(query.unwrap_or_default(), &self.name)
+            .is_some_and(|value| self.value.is_match(value.as_bytes()))
+    }
+}
+
+/// The value of the first parameter called `name`; empty for `?name` and `?name=`.
+fn first_parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name && !pair.is_empty()).then_some(value)
+    })
+}
+
+/// Everything that one route asks of a request; all of it must hold. Ports, gateways and source labels were decided
+/// when the route was compiled.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct RouteMatch {
+    pub path: PathMatch,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<StringMatch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<StringMatch>,
+    /// Compared with the authority as sent, with port, case-sensitive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<StringMatch>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderMatch>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<QueryMatch>,
+}
+
+impl Default for RouteMatch {
+    fn default() -> Self {
+        Self {
+            path: PathMatch::any(),
+            scheme: None,
+            method: None,
+            authority: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+        }
+    }
+}
+
+/// The first thing that a route asked and a request did not give.
+#[derive(Clone, Copy, Debug)]
+pub enum Mismatch<'a> {
+    Path(&'a PathMatch),
+    Scheme(&'a StringMatch),
+    Method(&'a StringMatch),
+    Authority(&'a StringMatch),
+    Header(&'a HeaderMatch),
+    Query(&'a QueryMatch),
+}
+
+impl RouteMatch {
+    /// # Errors
+    /// What does not match, if anything does not.
+    pub fn evaluate<'a>(&'a self, request: &RequestView<'_>) -> Result<(), Mismatch<'a>> {
+        if !self.path.is_match(request.path) {
+            return Err(Mismatch::Path(&self.path));
+        }
+        self.evaluate_but_path(request)
+    }
+
+    /// [`RouteMatch::evaluate`] where an index has settled the path already.
+    pub(crate) fn evaluate_but_path<'a>(&'a self, request: &RequestView<'_>) -> Result<(), Mismatch<'a>> {
+        let fails = |matcher: &&StringMatch, value: &str| !matcher.is_match(value.as_bytes());
+        if let Some(matcher) = self.method.as_ref().filter(|m| fails(m, request.method)) {
+            return Err(Mismatch::Method(matcher));
+        }
+        if let Some(matcher) = self.scheme.as_ref().filter(|m| fails(m, request.scheme)) {
+            return Err(Mismatch::Scheme(matcher));
+        }
+        if let Some(matcher) = self.authority.as_ref().filter(|m| fails(m, request.authority)) {
+            return Err(Mismatch::Authority(matcher));
+        }
+        if let Some(matcher) = self.headers.iter().find(|m| !m.is_match(request.headers)) {
+            return Err(Mismatch::Header(matcher));
+        }
+        if let Some(matcher) = self.query.iter().find(|m| !m.is_match(request.query)) {
+            return Err(Mismatch::Query(matcher));
+        }
+        Ok(())
+    }
+
+    /// Whether every request matches: the route behind which others are unreachable.
+    pub fn is_catch_all(&self) -> bool {
+        let any_path = match &self.path {
+            PathMatch::Prefix { value, .. } => value.is_empty() || value == "/",
+            PathMatch::Regex(pattern) => pattern.source() == ".*",
+            PathMatch::Exact { .. } => false,
+        };
+        any_path
+            && self.scheme.is_none()
+            && self.method.is_none()
+            && self.authority.is_none()
+            && self.headers.is_empty()
+            && self.query.is_empty()
+    }
+}
+
+impl fmt::Display for Mismatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(expected) => write!(f, "path is not {expected}"),
+            Self::Scheme(expected) => write!(f, "scheme is not {expected}"),
+            Self::Method(expected) => write!(f, "method is not {expected}"),
+            Self::Authority(expected) => write!(f, "authority is not {expected}"),
+            Self::Header(HeaderMatch { name, value, invert }) => {
+                write!(f, "header `{name}` is {}{value}", if *invert { "" } else { "not " })
+            }
+            Self::Query(QueryMatch { name, value }) => write!(f, "query parameter `{name}` is not {value}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, value.parse().unwrap());
+        }
+        map
+    }
+
+    fn regex(source: &str) -> StringMatch {
+        StringMatch::Regex(Pattern::full(source).unwrap())
+    }
+
+    #[test]
+    fn regular_expressions_match_the_whole_value() {
+        let check = |source: &str, value: &str, expected: bool| {
+            assert_eq!(Pattern::full(source).unwrap().is_match(value.as_bytes()), expected, "{source} on {value}");
+        };
+        check("a|b", "b", true);
+        check("a|b", "ab", false);
+        check("a", "a\n", false);
+        check("/users/[0-9]+", "/users/7", true);
+        check("/users/[0-9]+", "/users/7/x", false);
+        check(r"\d+", "١", false);
+        check(r"^(.*?;)?(user=developer)(;.*)?$", "a=b;user=developer", true);
+        check("[é]", "é", true);
+    }
+
+    #[test]
+    fn hostile_expressions_are_refused() {
+        assert_eq!(Pattern::full(&"a".repeat(1025)), Err(PatternError::TooLong));
+        assert_eq!(Pattern::full("(a{1000}){1000}"), Err(PatternError::TooLarge));
+        for bad in ["a)(b", "(", "*", r"(?=x)", r"(a)\1"] {
+            assert!(matches!(Pattern::full(bad), Err(PatternError::Syntax(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn header_rules_hold_for_missing_empty_and_repeated_values() {
+        let check = |value: StringMatch, invert: bool, map: &HeaderMap, expected: bool| {
+            let matcher = HeaderMatch { name: "x".parse().unwrap(), value: value.clone(), invert };
+            assert_eq!(matcher.is_match(map), expected, "{value} invert={invert} on {map:?}");
+        };
+        let exact = |v: &str| StringMatch::Exact(v.into());
+        let (none, foo, empty) = (headers(&[]), headers(&[("x", "foo")]), headers(&[("x", "")]));
+        let two = headers(&[("x", "foo"), ("x", "bar")]);
+        check(exact("foo"), false, &foo, true);
+        check(exact("foo"), false, &none, false);
+        check(exact("foo"), false, &two, false);
+        check(exact("foo,bar"), false, &two, true);
+        check(StringMatch::Prefix("foo".into()), false, &two, true);
+        check(exact(""), false, &empty, true);
+        check(exact(""), false, &none, false);
+        check(StringMatch::Present, false, &empty, true);
+        check(StringMatch::Present, false, &none, false);
+        check(exact("foo"), true, &none, true);
+        check(exact("foo"), true, &foo, false);
+        check(exact(""), true, &none, false);
+        check(StringMatch::Present, true, &none, true);
+        check(StringMatch::Present, true, &foo, false);
+        check(regex(".*"), true, &none, false);
+    }
+
+    #[test]
+    fn values_that_are_no_text_are_compared_all_the_same() {
+        let mut map = HeaderMap::new();
+        map.append("x", http::HeaderValue::from_bytes(b"adm\xffin").unwrap());
+        let matcher = HeaderMatch { name: "x".parse().unwrap(), value: regex("adm.in"), invert: false };
+        assert!(matcher.is_match(&map));
+    }
+
+    #[test]
+    fn the_first_query_parameter_of_a_name_is_compared() {
+        let check = |value: StringMatch, query: Option<&str>, expected: bool| {
+            let matcher = QueryMatch { name: "k".into(), value };
+            assert_eq!(matcher.is_match(query), expected, "{matcher:?} on {query:?}");
+        };
+        let exact = |v: &str| StringMatch::Exact(v.into());
+        check(exact("1"), Some("a=2&k=1&k=3"), true);
+        check(exact("3"), Some("a=2&k=1&k=3"), false);
+        check(exact(""), Some("k"), true);
+        check(exact(""), Some("k="), true);
+        check(exact(""), Some(""), false);
+        check(StringMatch::Present, Some("kk=1"), false);
+        check(StringMatch::Present, None, false);
+        check(StringMatch::Prefix("a".into()), Some("k=abc"), true);
+    }
+
+    #[test]
+    fn prefixes_are_plain_text_and_may_ignore_case() {
+        let prefix = |value: &str, ignore_case| PathMatch::Prefix { value: value.into(), ignore_case };
+        assert!(prefix("/foo", false).is_match("/foobar"));
+        assert!(!prefix("/foo", false).is_match("/Foo"));
+        assert!(prefix("/foo", true).is_match("/FOObar"));
+        assert!(!prefix("/foo", true).is_match("/fo"));
+        assert!(!prefix("/fo", true).is_match("/é"));
+    }
+}
