@@ -50,6 +50,10 @@ impl VirtualHost {
     }
 }
 
+/// Up to this many routes are compared one by one: it takes no longer than a lookup, and ten thousand small virtual
+/// hosts need no tables.
+const SCANNED: usize = 4;
+
 /// Route numbers by what they ask of the path. Lists are in ascending order.
 #[derive(Clone, Debug, Default)]
 struct RouteIndex {
@@ -63,8 +67,10 @@ struct RouteIndex {
 impl RouteIndex {
     fn new(routes: &[Route]) -> Self {
         let mut index = Self::default();
+        let indexed = routes.len() > SCANNED;
         for (number, route) in (0u32..).zip(routes) {
             match &route.matcher.path {
+                _ if !indexed => index.others.push(number),
                 PathMatch::Exact { value, ignore_case: false } => {
                     index.exact.entry(value.as_bytes().into()).or_default().push(number);
                 }
