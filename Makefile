@@ -1,0 +1,49 @@
+# Both main targets are sufficient alone on a fresh Debian machine with Rust: `tests/setup.sh` installs what is missing
+# (as root), or prints the one line that does.
+
+CARGO ?= cargo
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+.PHONY: demo test soak bench lint fmt peers help
+
+help:
+	@echo 'make demo    build, and run a Bookinfo-like application behind the gateway'
+	@echo 'make test    all tests (installs their peers first)'
+	@echo 'make soak    the reload and crash tests at full size (about 15 minutes)'
+	@echo 'make bench   scale and cost figures of a release build, as tables'
+	@echo 'make lint    rustfmt, clippy, and cargo-deny if it is installed'
+
+# The `quick` profile is the release code without the long link.
+demo:
+	@sh tests/setup.sh build
+	$(CARGO) build --locked --profile quick -p tidegate
+	exec target/quick/tidegate demo $(DEMO_ARGS)
+
+# One build of the workspace with one set of features; everything after it only runs.
+test: peers
+	$(CARGO) test --locked --workspace --no-run
+	$(CARGO) test --locked --workspace --no-fail-fast $(TEST_ARGS)
+
+peers:
+	@sh tests/setup.sh build test
+
+# The same tests as in `make test`, at the sizes of the acceptance list.
+soak: peers
+	$(CARGO) build --locked --profile quick -p tidegate
+	TIDEGATE_BIN=$(CURDIR)/target/quick/tidegate TIDEGATE_SOAK=1 \
+		$(CARGO) test --locked -p tidegate-tests --test timing -- --nocapture
+
+bench:
+	@sh tests/setup.sh build bench
+	$(CARGO) build --locked --release -p tidegate
+	TIDEGATE_BIN=$(CURDIR)/target/release/tidegate $(CARGO) test --locked -p tidegate-tests --bench gateway
+
+lint:
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline check bans licenses sources; \
+	else echo 'cargo-deny is not installed (cargo install --locked cargo-deny@0.20.2): licences and bans not checked'; fi
+
+fmt:
+	$(CARGO) fmt --all
