@@ -1,1 +1,34 @@
-//! placeholder
+//! The resources that Tidegate is configured with: Istio's networking kinds, the Kubernetes kinds that backends come
+//! from, and MeshConfig.
+//!
+//! It owns their types, the way from text to typed [`Object`]s (with the place of every field), the rules that one
+//! object must keep by itself ([`validate`]), and the store of objects ([`ResourceSet`]). It does not own what objects
+//! mean together (the compiler), nor where texts come from (the bridge): nothing here does I/O.
+//!
+//! Invariant: decoding is strict. A field that no type names is an error with its line and column; a field that is read
+//! and not acted on yet is a warning. So whatever an [`Object`] holds was understood.
+
+mod decode;
+mod document;
+mod duration;
+pub mod kubernetes;
+pub mod mesh;
+pub mod networking;
+mod node;
+mod object;
+mod pending;
+mod set;
+mod spans;
+mod validate;
+mod yaml;
+
+pub use decode::{Bytes, Untyped};
+pub use document::{MAX_FILE_BYTES, ParseOptions, Parsed, Skipped, parse, parse_bytes, parse_mesh_config};
+pub use duration::{Duration, DurationError};
+pub use kubernetes::{ConfigMap, EndpointSlice, Endpoints, IntOrString, Namespace, Pod, Secret, Service, ServiceType};
+pub use mesh::{MeshConfig, NormalizationType, ProxyConfig, Topology};
+pub use networking::*;
+pub use object::{Metadata, Object, Spec};
+pub use set::{ResourceEvent, ResourceSet};
+pub use spans::Spans;
+pub use validate::validate;

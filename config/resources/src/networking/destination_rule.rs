@@ -10,7 +10,7 @@ message! {
     /// What applies to traffic for a service after routing.
     pub struct DestinationRule {
         pub host: String => "host",
-        pub traffic_policy: Option<TrafficPolicy> => "trafficPolicy",
+        pub traffic_policy: Option<Box<TrafficPolicy>> => "trafficPolicy",
         pub subsets: Vec<Subset> => "subsets",
         /// `.`, `*` or namespaces; empty means the mesh's default.
         pub export_to: Vec<String> => "exportTo",
@@ -69,7 +69,7 @@ message! {
     pub struct Subset {
         pub name: String => "name",
         pub labels: BTreeMap<String, String> => "labels",
-        pub traffic_policy: Option<TrafficPolicy> => "trafficPolicy",
+        pub traffic_policy: Option<Box<TrafficPolicy>> => "trafficPolicy",
     }
 
     /// How an endpoint is picked.

@@ -19,7 +19,7 @@ message! {
         pub bind: String => "bind",
         /// `dns`, `ns/dns`, `*/dns` or `./dns`; wildcards admitted.
         pub hosts: Vec<String> => "hosts",
-        pub tls: Option<ServerTlsSettings> => "tls",
+        pub tls: Option<Box<ServerTlsSettings>> => "tls",
         /// Unused by Istio too.
         pub default_endpoint: String => "defaultEndpoint" [ignored "Istio reserves it and uses it nowhere"],
         /// Unique within the Gateway if it is set.

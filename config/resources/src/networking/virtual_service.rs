@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::decode::{Bytes, Decode, Decoder, Schema, enumeration, message};
+use crate::decode::{Bytes, Decode, Decoder, Enforcement, FieldSchema, Schema, enumeration, message};
 use crate::duration::Duration;
 use crate::node::Node;
 
@@ -33,20 +33,20 @@ message! {
         /// Entries are ORed; none matches everything.
         pub r#match: Vec<HttpMatchRequest> => "match",
         pub route: Vec<HttpRouteDestination> => "route",
-        pub redirect: Option<HttpRedirect> => "redirect",
-        pub direct_response: Option<HttpDirectResponse> => "directResponse",
-        pub delegate: Option<Delegate> => "delegate" [pending],
-        pub rewrite: Option<HttpRewrite> => "rewrite",
+        pub redirect: Option<Box<HttpRedirect>> => "redirect",
+        pub direct_response: Option<Box<HttpDirectResponse>> => "directResponse",
+        pub delegate: Option<Box<Delegate>> => "delegate" [pending],
+        pub rewrite: Option<Box<HttpRewrite>> => "rewrite",
         pub timeout: Option<Duration> => "timeout",
-        pub retries: Option<HttpRetry> => "retries" [pending],
-        pub fault: Option<HttpFaultInjection> => "fault" [pending],
-        pub mirror: Option<Destination> => "mirror" [pending],
+        pub retries: Option<Box<HttpRetry>> => "retries" [pending],
+        pub fault: Option<Box<HttpFaultInjection>> => "fault" [pending],
+        pub mirror: Option<Box<Destination>> => "mirror" [pending],
         pub mirrors: Vec<HttpMirrorPolicy> => "mirrors" [pending],
         /// Deprecated in favour of `mirrorPercentage`.
         pub mirror_percent: Option<u32> => "mirrorPercent" [pending],
         pub mirror_percentage: Option<Percent> => "mirrorPercentage" [pending],
-        pub cors_policy: Option<CorsPolicy> => "corsPolicy" [pending],
-        pub headers: Option<Headers> => "headers",
+        pub cors_policy: Option<Box<CorsPolicy>> => "corsPolicy" [pending],
+        pub headers: Option<Box<Headers>> => "headers",
     }
 
     /// The VirtualService that a rule hands its requests to.
@@ -108,7 +108,7 @@ message! {
         pub destination: Option<Destination> => "destination",
         /// Relative to the sum over the rule's destinations.
         pub weight: i32 => "weight",
-        pub headers: Option<Headers> => "headers",
+        pub headers: Option<Box<Headers>> => "headers",
     }
 
     /// A destination with its share of a TLS or TCP rule's connections.
@@ -276,21 +276,26 @@ pub enum StringMatch {
     Regex(String),
 }
 
-static STRING_MATCH: Schema = Schema::leaves("StringMatch", &["exact", "prefix", "regex"]);
-
 impl Decode for StringMatch {
     const EXPECTS: &'static str = "a mapping with one of `exact`, `prefix`, `regex`";
 
     fn schema() -> Option<&'static Schema> {
-        Some(&STRING_MATCH)
+        static SCHEMA: Schema = Schema {
+            name: "StringMatch",
+            fields: &[
+                FieldSchema::of::<String>("exact"),
+                FieldSchema::of::<String>("prefix"),
+                FieldSchema::of::<String>("regex"),
+            ],
+        };
+        Some(&SCHEMA)
     }
 
     fn decode<'n>(node: &'n Node, decoder: &mut Decoder<'n>) -> Option<Self> {
-        let entries = decoder.mapping::<Self>(node)?;
-        decoder.enter(&STRING_MATCH);
+        let entries = decoder.open::<Self>(node)?;
         let mut result = StringMatch::Unset;
         for entry in entries {
-            let make: fn(String) -> StringMatch = match &*entry.key {
+            let variant: fn(String) -> StringMatch = match &*entry.key {
                 "exact" => StringMatch::Exact,
                 "prefix" => StringMatch::Prefix,
                 "regex" => StringMatch::Regex,
@@ -300,13 +305,13 @@ impl Decode for StringMatch {
                 }
             };
             let mut text: Option<String> = None;
-            decoder.field(entry, crate::decode::Enforcement::Enforced, &mut text);
+            decoder.field(entry, Enforcement::Enforced, &mut text);
             if let Some(text) = text {
-                result = make(text);
+                result = variant(text);
             }
         }
         decoder.one_of(entries, &["exact", "prefix", "regex"]);
-        decoder.leave();
+        decoder.close();
         Some(result)
     }
 }

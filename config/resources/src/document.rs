@@ -1,0 +1,334 @@
+//! Text to objects: which documents a text holds, which kinds they are, and what is wrong with them.
+
+mod kinds;
+mod mesh;
+mod root;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tidegate_core::{Code, Diagnostic, Kind, Origin, Position, ResourceKey};
+
+use self::kinds::Lookup;
+use crate::node::{Node, Value, shorten};
+use crate::object::Object;
+use crate::yaml;
+
+pub use self::mesh::parse_mesh_config;
+
+/// Texts longer than this are refused before they are read.
+pub const MAX_FILE_BYTES: usize = 64 << 20;
+
+/// Longest source that an object keeps.
+const MAX_SOURCE_BYTES: usize = 256 << 10;
+
+/// Syntax errors of one text that are reported one by one.
+const MAX_SYNTAX_ERRORS: usize = 20;
+
+/// How texts are read.
+#[derive(Clone, Debug)]
+pub struct ParseOptions {
+    /// Namespace of objects that name none.
+    pub default_namespace: Arc<str>,
+    /// Cluster in the objects' keys; empty for files.
+    pub cluster: Arc<str>,
+}
+
+impl Default for ParseOptions {
+    fn default() -> Self {
+        Self { default_namespace: "default".into(), cluster: "".into() }
+    }
+}
+
+/// What a text held.
+#[derive(Clone, Debug, Default)]
+pub struct Parsed {
+    /// Objects without an error, in the order of the text. A ConfigMap `istio` with a key `mesh` is followed by the
+    /// MeshConfig in it, whose key has the ConfigMap's namespace and name.
+    pub objects: Vec<Object>,
+    /// Documents of kinds that are not served.
+    pub skipped: Vec<Skipped>,
+    /// Findings, in the order of the text. One that is about an object whose name could be read carries its key, also
+    /// if the object is not among `objects` because of it.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A document of a kind that is not served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Skipped {
+    pub kind: String,
+    pub api_version: String,
+    /// `name` or `namespace/name`, as written; empty if there is none.
+    pub name: String,
+    pub origin: Origin,
+}
+
+/// Reads a text of YAML documents (`---` between them) or JSON, also lists of objects (`kind: List`). Does not
+/// [`validate`](crate::validate).
+///
+/// `file` is the name that findings carry. Every document stands for itself: a broken one takes nothing from the
+/// others.
+pub fn parse(file: &str, text: &str, options: &ParseOptions) -> Parsed {
+    let file: Arc<str> = file.into();
+    let mut parsed = Parsed::default();
+    if text.len() > MAX_FILE_BYTES {
+        parsed.diagnostics.push(too_large(file, text.len()));
+        return parsed;
+    }
+    let mut context = Context { file, options, strings: HashMap::new(), parsed, syntax_errors: 0 };
+    for chunk in yaml::chunks(text) {
+        let lines = Lines::new(chunk);
+        for document in yaml::documents(chunk) {
+            match document {
+                Ok(document) => context.document(&lines, &document.root, &document.problems),
+                Err(problem) => context.syntax_error(&problem),
+            }
+        }
+    }
+    context.finish()
+}
+
+/// As [`parse`], for bytes that may be anything: a text that is too large, binary or not UTF-8 gives one finding.
+pub fn parse_bytes(file: &str, bytes: &[u8], options: &ParseOptions) -> Parsed {
+    match text_of(file, bytes) {
+        Ok(text) => parse(file, text, options),
+        Err(diagnostic) => Parsed { diagnostics: vec![diagnostic], ..Parsed::default() },
+    }
+}
+
+/// Takes bytes as text, or says why they are none.
+fn text_of<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Diagnostic> {
+    if bytes.len() > MAX_FILE_BYTES {
+        return Err(too_large(file.into(), bytes.len()));
+    }
+    let error = |offset: usize, message: &str, help: &str| {
+        let before = &bytes[..offset];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let column = 1 + before.iter().rev().take_while(|byte| **byte != b'\n').count();
+        let cut = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        Err(Diagnostic::error(Code::SYNTAX, Origin::new(file, cut(line), cut(column)), message).help(help))
+    };
+    match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => error(0, "this file is UTF-16", "save it as UTF-8"),
+        _ => match (bytes.iter().position(|byte| *byte == 0), std::str::from_utf8(bytes)) {
+            (Some(offset), _) => error(offset, "this is a binary file (it holds a NUL byte)", "move it elsewhere"),
+            (None, Ok(text)) => Ok(text),
+            (None, Err(utf8)) => error(utf8.valid_up_to(), "this file is not UTF-8", "save it as UTF-8"),
+        },
+    }
+}
+
+fn too_large(file: Arc<str>, bytes: usize) -> Diagnostic {
+    let message = format!("{} MiB is more than a file may have ({} MiB)", bytes >> 20, MAX_FILE_BYTES >> 20);
+    Diagnostic::error(Code::SYNTAX, Origin::new(file, 1, 1), message).help("divide it into several files")
+}
+
+/// What is known while one text is read.
+struct Context<'o> {
+    file: Arc<str>,
+    options: &'o ParseOptions,
+    /// Names that many objects share.
+    strings: HashMap<Box<str>, Arc<str>>,
+    parsed: Parsed,
+    syntax_errors: usize,
+}
+
+impl Context<'_> {
+    fn document(&mut self, lines: &Lines<'_>, root: &Node, problems: &[yaml::Problem]) {
+        if root.is_null() {
+            return;
+        }
+        if !matches!(root.value, Value::Mapping(_)) {
+            let message = format!("expected a resource, found {}", root.describe());
+            self.error(root.position, message, Some("a resource has apiVersion, kind and metadata".into()));
+            return;
+        }
+        let before = self.parsed.objects.len();
+        self.resource(lines, root, None, problems);
+        if !problems.is_empty() {
+            // The caller keeps the last good form of what the document holds.
+            self.parsed.objects.truncate(before);
+        }
+    }
+
+    /// Reads a mapping that is a resource or a list of them. `list` are the apiVersion and kind that the elements of
+    /// an element may take from its list.
+    fn resource(&mut self, lines: &Lines<'_>, root: &Node, list: Option<(&str, &str)>, problems: &[yaml::Problem]) {
+        let text = |name: &str| root.get(name).and_then(Node::as_str).filter(|text| !text.is_empty());
+        let Some(kind) = text("kind").or(list.map(|(_, kind)| kind).filter(|kind| !kind.is_empty())) else {
+            self.report_problems(problems, None);
+            let help = "a resource has apiVersion, kind and metadata";
+            self.error(root.position, "this document has no `kind`: it is no resource".into(), Some(help.into()));
+            return;
+        };
+        let api_version = text("apiVersion").or(list.map(|(api_version, _)| api_version)).unwrap_or("");
+        if let (Some(item_kind), Some(Value::Sequence(items))) =
+            (kind.strip_suffix("List"), root.get("items").map(|items| &items.value))
+        {
+            self.report_problems(problems, None);
+            // Elements of `kind: List` say what they are; those of `ServiceList` need not.
+            let typed = Some(if item_kind.is_empty() { ("", "") } else { (api_version, item_kind) });
+            for item in items {
+                match item.value {
+                    Value::Mapping(_) => self.resource(lines, item, typed, &[]),
+                    _ => {
+                        let message = format!("expected a resource, found {}", item.describe());
+                        self.error(item.position, message, None);
+                    }
+                }
+            }
+            return;
+        }
+        let position = root.get("kind").map_or(root.position, |node| node.position);
+        match kinds::lookup(api_version, kind) {
+            Lookup::Served(kind) => self.object(lines, root, kind, api_version, list.is_some(), problems),
+            Lookup::Unserved => {
+                self.report_problems(problems, None);
+                let metadata = |name: &str| root.get("metadata").and_then(|m| m.get(name)).and_then(Node::as_str);
+                let name = match (metadata("namespace"), metadata("name")) {
+                    (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+                    (_, name) => name.unwrap_or_default().to_owned(),
+                };
+                self.parsed.skipped.push(Skipped {
+                    kind: shorten(kind).into_owned(),
+                    api_version: shorten(api_version).into_owned(),
+                    name,
+                    origin: self.origin(position),
+                });
+            }
+            Lookup::Wrong { kind, message, help } => {
+                let key = kind.and_then(|kind| root::read_key(root, kind, self.options));
+                self.report_problems(problems, key.as_ref());
+                let place = root.get("apiVersion").map_or(position, |node| node.position);
+                let mut diagnostic = Diagnostic::error(Code::SCHEMA, self.origin(place), message).path("apiVersion");
+                diagnostic.help = help;
+                diagnostic.key = key;
+                self.parsed.diagnostics.push(diagnostic);
+            }
+        }
+    }
+
+    fn object(
+        &mut self,
+        lines: &Lines<'_>,
+        root: &Node,
+        kind: Kind,
+        api_version: &str,
+        is_element: bool,
+        problems: &[yaml::Problem],
+    ) {
+        let decoded = root::decode(self.file.clone(), root, kind, self.options);
+        self.report_problems(problems, decoded.key.as_ref());
+        self.parsed.diagnostics.extend(decoded.diagnostics);
+        let (Some(mut key), Some(spec)) = (decoded.key, decoded.spec) else { return };
+        key.cluster = self.options.cluster.clone();
+        key.namespace = self.share(&key.namespace);
+        let object = Object {
+            origin: self.origin(root.position),
+            api_version: self.share(api_version),
+            metadata: decoded.metadata,
+            spans: decoded.spans,
+            source: lines.source(root, kind, is_element).into(),
+            key,
+            spec,
+        };
+        let mesh = mesh::in_config_map(lines, root, &object);
+        self.parsed.objects.push(object);
+        if let Some((object, diagnostics)) = mesh {
+            self.parsed.objects.extend(object);
+            self.parsed.diagnostics.extend(diagnostics);
+        }
+    }
+
+    fn report_problems(&mut self, problems: &[yaml::Problem], key: Option<&ResourceKey>) {
+        for problem in problems {
+            let mut diagnostic =
+                Diagnostic::error(Code::SCHEMA, self.origin(problem.position), problem.message.clone());
+            diagnostic.help = problem.help.clone();
+            diagnostic.key = key.cloned();
+            self.parsed.diagnostics.push(diagnostic);
+        }
+    }
+
+    fn syntax_error(&mut self, problem: &yaml::Problem) {
+        self.syntax_errors += 1;
+        if self.syntax_errors <= MAX_SYNTAX_ERRORS {
+            self.error(problem.position, problem.message.clone(), problem.help.clone());
+        }
+    }
+
+    fn error(&mut self, position: Position, message: String, help: Option<String>) {
+        let mut diagnostic = Diagnostic::error(Code::SYNTAX, self.origin(position), message);
+        diagnostic.help = help;
+        self.parsed.diagnostics.push(diagnostic);
+    }
+
+    fn origin(&self, position: Position) -> Origin {
+        Origin { file: self.file.clone(), position }
+    }
+
+    fn share(&mut self, text: &str) -> Arc<str> {
+        if let Some(shared) = self.strings.get(text) {
+            return shared.clone();
+        }
+        let shared: Arc<str> = text.into();
+        self.strings.insert(text.into(), shared.clone());
+        shared
+    }
+
+    fn finish(mut self) -> Parsed {
+        if let Some(more) = self.syntax_errors.checked_sub(MAX_SYNTAX_ERRORS + 1) {
+            let position = self.parsed.diagnostics.last().map(|last| last.origin.position).unwrap_or_default();
+            self.error(position, format!("{} more documents of this file cannot be read", more + 1), None);
+        }
+        self.parsed
+    }
+}
+
+/// A chunk with the places where its lines begin.
+struct Lines<'t> {
+    chunk: yaml::Chunk<'t>,
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    fn new(chunk: yaml::Chunk<'t>) -> Self {
+        let starts = std::iter::once(0).chain(chunk.text.match_indices('\n').map(|(index, _)| index + 1)).collect();
+        Self { chunk, starts }
+    }
+
+    /// Where a line of the file begins in the chunk, at most the chunk's end.
+    fn start(&self, line: u32) -> usize {
+        let index = line.saturating_sub(self.chunk.lines_before + 1) as usize;
+        self.starts.get(index).copied().unwrap_or(self.chunk.text.len())
+    }
+
+    /// A line of the file, without its end; empty if it is not in the chunk.
+    fn line(&self, line: u32) -> &'t str {
+        let text = &self.chunk.text[self.start(line)..self.start(line.saturating_add(1))];
+        text.strip_suffix('\n').unwrap_or(text)
+    }
+
+    /// The lines of an object: to the end of the chunk, or of its last value if it is an element of a list.
+    fn source(&self, root: &Node, kind: Kind, is_element: bool) -> &'t str {
+        if kind == Kind::Secret {
+            return "";
+        }
+        let start = self.start(root.position.line);
+        let end = match is_element {
+            true => self.start(last_position(root).line.saturating_add(1)),
+            false => self.chunk.text.len(),
+        };
+        let text = self.chunk.text[start..end.max(start)].trim_end();
+        if text.len() > MAX_SOURCE_BYTES { "" } else { text }
+    }
+}
+
+/// Where the last value of a tree starts.
+fn last_position(node: &Node) -> Position {
+    match &node.value {
+        Value::Sequence(items) => items.last().map_or(node.position, last_position),
+        Value::Mapping(entries) => entries.last().map_or(node.position, |entry| last_position(&entry.value)),
+        _ => node.position,
+    }
+}

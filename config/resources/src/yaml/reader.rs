@@ -1,0 +1,309 @@
+//! Events of the YAML parser to [`Node`]s.
+
+use std::collections::{HashMap, HashSet};
+
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
+use tidegate_core::Position;
+
+use super::Chunk;
+use super::scalar::resolve;
+use crate::node::{Entry, Node, Value, shorten};
+
+/// Collections within collections.
+const MAX_DEPTH: usize = 64;
+/// Values in one document, written or copied by aliases.
+const MAX_NODES: usize = 4_000_000;
+/// Values in one document that aliases copy.
+const MAX_ALIASED_NODES: usize = 100_000;
+/// A text this long counts as one more value.
+const BYTES_PER_VALUE: usize = 256;
+/// Duplicate keys and the like of one document that are reported.
+const MAX_PROBLEMS: usize = 20;
+
+/// Something wrong with the text itself, and where.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    pub(crate) position: Position,
+    pub(crate) message: String,
+    pub(crate) help: Option<String>,
+}
+
+impl Problem {
+    fn new(position: Position, message: impl Into<String>) -> Self {
+        Self { position, message: message.into(), help: None }
+    }
+}
+
+/// One document of a stream.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub(crate) root: Node,
+    /// Errors that let the document be read to its end.
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// Reads the documents of a chunk: one, unless `...` lines divide it. Ends after the first syntax error.
+pub(crate) fn documents(chunk: Chunk<'_>) -> impl Iterator<Item = Result<Document, Problem>> + '_ {
+    let mut reader = Reader::new(chunk);
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let next = reader.next_document();
+        ended = !matches!(next, Some(Ok(_)));
+        next
+    })
+}
+
+struct Reader<'t> {
+    parser: Parser<'t, StrInput<'t>>,
+    lines_before: u32,
+    open: Vec<Open>,
+    anchors: HashMap<usize, (Node, usize)>,
+    nodes: usize,
+    aliased: usize,
+    problems: Vec<Problem>,
+}
+
+/// A collection that has begun.
+struct Open {
+    position: Position,
+    anchor: usize,
+    nodes_before: usize,
+    content: Content,
+}
+
+enum Content {
+    Sequence(Vec<Node>),
+    Mapping { entries: Vec<Entry>, key: Option<(Box<str>, Position, bool)>, merged: Vec<Node> },
+}
+
+impl<'t> Reader<'t> {
+    fn new(chunk: Chunk<'t>) -> Self {
+        Self {
+            parser: Parser::new_from_str(chunk.text),
+            lines_before: chunk.lines_before,
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            nodes: 0,
+            aliased: 0,
+            problems: Vec::new(),
+        }
+    }
+
+    fn next_document(&mut self) -> Option<Result<Document, Problem>> {
+        self.anchors.clear();
+        self.problems.clear();
+        (self.nodes, self.aliased) = (0, 0);
+        let mut root = None;
+        loop {
+            let (event, span) = match self.parser.next_event()? {
+                Ok(next) => next,
+                Err(error) => return Some(Err(self.syntax_error(&error))),
+            };
+            match self.take(event, span) {
+                Ok(Step::Continue) => {}
+                Ok(Step::Root(node)) => root = Some(node),
+                Ok(Step::End) => {
+                    let root = root.take()?;
+                    return Some(Ok(Document { root, problems: std::mem::take(&mut self.problems) }));
+                }
+                Ok(Step::Stop) => return None,
+                Err(problem) => return Some(Err(problem)),
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event<'t>, span: Span) -> Result<Step, Problem> {
+        let position = self.position(span);
+        match event {
+            Event::Nothing | Event::StreamStart | Event::DocumentStart(_) => Ok(Step::Continue),
+            Event::StreamEnd => Ok(Step::Stop),
+            Event::DocumentEnd => Ok(Step::End),
+            Event::Alias(anchor) => {
+                let node = self.copy(anchor, position)?;
+                self.place(node)
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let weight = 1 + text.len() / BYTES_PER_VALUE;
+                self.count(weight, position)?;
+                let is_merge = style == ScalarStyle::Plain && text == "<<";
+                let node = Node { position, value: scalar(&text, style, tag.as_deref()) };
+                if anchor > 0 {
+                    self.spend(weight, position)?;
+                    self.anchors.insert(anchor, (node.clone(), weight));
+                }
+                self.place_scalar(node, &text, is_merge)
+            }
+            Event::SequenceStart(anchor, _) => self.begin(position, anchor, Content::Sequence(Vec::new())),
+            Event::MappingStart(anchor, _) => {
+                let content = Content::Mapping { entries: Vec::new(), key: None, merged: Vec::new() };
+                self.begin(position, anchor, content)
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end(),
+        }
+    }
+
+    fn begin(&mut self, position: Position, anchor: usize, content: Content) -> Result<Step, Problem> {
+        self.count(1, position)?;
+        if self.open.len() >= MAX_DEPTH {
+            return Err(Problem::new(position, format!("nested deeper than {MAX_DEPTH} levels")));
+        }
+        self.open.push(Open { position, anchor, nodes_before: self.nodes, content });
+        Ok(Step::Continue)
+    }
+
+    fn end(&mut self) -> Result<Step, Problem> {
+        let Some(open) = self.open.pop() else { return Ok(Step::Continue) };
+        let value = match open.content {
+            Content::Sequence(items) => Value::Sequence(items),
+            Content::Mapping { entries, merged, .. } => Value::Mapping(self.finish_mapping(entries, merged)),
+        };
+        let node = Node { position: open.position, value };
+        if open.anchor > 0 {
+            let count = self.nodes - open.nodes_before + 1;
+            // Keeping the anchored value costs as much as copying it.
+            self.spend(count, open.position)?;
+            self.anchors.insert(open.anchor, (node.clone(), count));
+        }
+        self.place(node)
+    }
+
+    fn place_scalar(&mut self, node: Node, text: &str, is_merge: bool) -> Result<Step, Problem> {
+        if let Some(Open { content: Content::Mapping { key: key @ None, .. }, .. }) = self.open.last_mut() {
+            *key = Some((text.into(), node.position, is_merge));
+            return Ok(Step::Continue);
+        }
+        self.place(node)
+    }
+
+    /// Puts a finished value where it belongs.
+    fn place(&mut self, node: Node) -> Result<Step, Problem> {
+        let Some(open) = self.open.last_mut() else { return Ok(Step::Root(node)) };
+        match &mut open.content {
+            Content::Sequence(items) => items.push(node),
+            Content::Mapping { entries, key, merged } => match key.take() {
+                None => match node.value {
+                    // An alias of a scalar.
+                    Value::String(text) | Value::Number(text) => *key = Some((text, node.position, false)),
+                    _ => return Err(Problem::new(node.position, "a key must be a text, not a list or a mapping")),
+                },
+                Some((_, _, true)) => merged.push(node),
+                Some((key, position, false)) => entries.push(Entry { key, position, value: node }),
+            },
+        }
+        Ok(Step::Continue)
+    }
+
+    /// Reports keys that stand twice and resolves `<<`: the mapping's own keys win, then the first merged mapping.
+    fn finish_mapping(&mut self, mut entries: Vec<Entry>, merged: Vec<Node>) -> Vec<Entry> {
+        let mut seen: HashMap<&str, Position> = HashMap::new();
+        let mut duplicates = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let earlier = if entries.len() <= 12 {
+                entries[..index].iter().find(|other| other.key == entry.key).map(|other| other.position)
+            } else {
+                let earlier = seen.get(&*entry.key).copied();
+                seen.entry(&entry.key).or_insert(entry.position);
+                earlier
+            };
+            if let Some(first) = earlier {
+                duplicates.push((entry.position, shorten(&entry.key).into_owned(), first));
+            }
+        }
+        for (position, key, first) in duplicates {
+            if self.problems.len() < MAX_PROBLEMS {
+                self.problems.push(Problem {
+                    position,
+                    message: format!("`{key}` stands twice in this mapping; the first is on line {}", first.line),
+                    help: Some("keep one of them".into()),
+                });
+            }
+        }
+        if !merged.is_empty() {
+            let mut keys: HashSet<Box<str>> = entries.iter().map(|entry| entry.key.clone()).collect();
+            for node in merged.into_iter().flat_map(Node::into_mappings) {
+                for entry in node {
+                    if keys.insert(entry.key.clone()) {
+                        entries.push(entry);
+                    }
+                }
+            }
+        }
+        entries
+    }
+
+    fn copy(&mut self, anchor: usize, position: Position) -> Result<Node, Problem> {
+        let count = self.anchors.get(&anchor).map_or(0, |(_, count)| *count);
+        self.count(count, position)?;
+        self.spend(count, position)?;
+        // Looked up again, so that nothing is copied before the budget has been asked.
+        match self.anchors.get(&anchor) {
+            Some((node, _)) => Ok(Node { position, value: node.value.clone() }),
+            None => Err(Problem::new(position, "this alias stands inside the value that it names")),
+        }
+    }
+
+    fn spend(&mut self, nodes: usize, position: Position) -> Result<(), Problem> {
+        self.aliased += nodes;
+        if self.aliased > MAX_ALIASED_NODES {
+            let message = format!("aliases of this document copy more than {MAX_ALIASED_NODES} values");
+            return Err(Problem { position, message, help: Some("write the values out".into()) });
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, nodes: usize, position: Position) -> Result<(), Problem> {
+        self.nodes += nodes;
+        if self.nodes > MAX_NODES {
+            let message = format!("this document holds more than {MAX_NODES} values");
+            return Err(Problem { position, message, help: Some("divide it with `---` lines".into()) });
+        }
+        Ok(())
+    }
+
+    fn position(&self, span: Span) -> Position {
+        self.at(span.start.line(), span.start.col())
+    }
+
+    fn at(&self, line: usize, column: usize) -> Position {
+        let cut = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        Position { line: self.lines_before.saturating_add(cut(line)), column: cut(column).saturating_add(1) }
+    }
+
+    fn syntax_error(&self, error: &ScanError) -> Problem {
+        let position = self.at(error.marker().line(), error.marker().col());
+        Problem::new(position, format!("this is neither YAML nor JSON: {}", error.info()))
+    }
+}
+
+enum Step {
+    Continue,
+    /// The document's value is complete.
+    Root(Node),
+    /// The document is.
+    End,
+    /// The stream is.
+    Stop,
+}
+
+impl Node {
+    /// The mappings that `<<` names: this one, or those of this list.
+    fn into_mappings(self) -> Vec<Vec<Entry>> {
+        match self.value {
+            Value::Mapping(entries) => vec![entries],
+            Value::Sequence(items) => items.into_iter().flat_map(Node::into_mappings).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Value {
+    match tag.filter(|tag| tag.is_yaml_core_schema()).map(|tag| tag.suffix.as_str()) {
+        Some("str" | "binary") => Value::String(text.into()),
+        Some("int" | "float" | "bool" | "null") => resolve(text),
+        _ if style == ScalarStyle::Plain => resolve(text),
+        _ => Value::String(text.into()),
+    }
+}

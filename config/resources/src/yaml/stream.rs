@@ -1,0 +1,64 @@
+//! Cutting a stream into documents.
+
+/// A piece of a stream between two `---` lines.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chunk<'t> {
+    /// With the `---` line that begins it, if one does.
+    pub(crate) text: &'t str,
+    /// Number of lines before it in the stream.
+    pub(crate) lines_before: u32,
+}
+
+/// The pieces of a stream, in order; those with nothing but blank lines and comments are left out.
+pub(crate) fn chunks(text: &str) -> impl Iterator<Item = Chunk<'_>> {
+    let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut line = 0u32;
+    std::iter::from_fn(move || {
+        loop {
+            if rest.is_empty() {
+                return None;
+            }
+            let (mut end, mut lines) = (0, 0u32);
+            for part in rest.split_inclusive('\n') {
+                if end > 0 && is_separator(part) {
+                    break;
+                }
+                end += part.len();
+                lines += 1;
+            }
+            let chunk = Chunk { text: &rest[..end], lines_before: line };
+            rest = &rest[end..];
+            line = line.saturating_add(lines);
+            if !is_blank(chunk.text) {
+                return Some(chunk);
+            }
+        }
+    })
+}
+
+fn is_separator(line: &str) -> bool {
+    line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\n', '\r']))
+}
+
+fn is_blank(text: &str) -> bool {
+    text.lines().all(|line| {
+        let content = if is_separator(line) { &line[3..] } else { line };
+        let content = content.trim_start();
+        content.is_empty() || content.starts_with('#')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_cut_at_separator_lines() {
+        let cut = |text: &'static str| chunks(text).map(|c| (c.text, c.lines_before)).collect::<Vec<_>>();
+        assert_eq!(cut("a: 1\n---\nb: 2\n--- # c\nc: 3"), [("a: 1\n", 0), ("---\nb: 2\n", 1), ("--- # c\nc: 3", 3)]);
+        assert_eq!(cut("# licence\n\n---\n---\n\r\n--- \na: ----\n"), [("--- \na: ----\n", 5)]);
+        assert_eq!(cut("\u{feff}a: 1"), [("a: 1", 0)]);
+        assert_eq!(cut("---a: 1\n  ---\n"), [("---a: 1\n  ---\n", 0)]);
+        assert_eq!(cut(""), []);
+    }
+}
