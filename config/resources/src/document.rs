@@ -32,11 +32,13 @@ pub struct ParseOptions {
     pub default_namespace: Arc<str>,
     /// Cluster in the objects' keys; empty for files.
     pub cluster: Arc<str>,
+    /// Lines of the file before the text, if the text is a document that was cut out of it.
+    pub lines_before: u32,
 }
 
 impl Default for ParseOptions {
     fn default() -> Self {
-        Self { default_namespace: "default".into(), cluster: "".into() }
+        Self { default_namespace: "default".into(), cluster: "".into(), lines_before: 0 }
     }
 }
 
@@ -76,7 +78,8 @@ pub fn parse(file: &str, text: &str, options: &ParseOptions) -> Parsed {
         return parsed;
     }
     let mut context = Context { file, options, strings: HashMap::new(), parsed, syntax_errors: 0 };
-    for chunk in yaml::chunks(text) {
+    for mut chunk in yaml::chunks(text) {
+        chunk.lines_before = chunk.lines_before.saturating_add(options.lines_before);
         let lines = Lines::new(chunk);
         for document in yaml::documents(chunk) {
             match document {
