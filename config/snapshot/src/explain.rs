@@ -4,8 +4,10 @@ use http::HeaderMap;
 use serde::Serialize;
 use tidegate_core::Origin;
 
+use crate::hints::hints;
 use crate::{
-    BadPath, Discovery, HeaderOperations, RequestView, Route, RouteAction, Snapshot, host_without_port, normalize,
+    BadPath, Discovery, HeaderOperations, RequestView, Route, RouteAction, Snapshot, WeightedCluster,
+    host_without_port, normalize,
 };
 
 /// A request to explain, as a client would send it.
@@ -35,6 +37,9 @@ pub struct Explanation {
     /// Every route of the virtual host up to the one that was taken, in order of evaluation.
     pub tried: Vec<TriedRoute>,
     pub outcome: Outcome,
+    /// What to look at next, for people; empty if the request is served.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -125,6 +130,11 @@ pub struct ExplainedCluster {
     pub found: bool,
     pub endpoints: Vec<ExplainedEndpoint>,
     pub configured_at: Vec<Place>,
+    /// Of this destination alone.
+    #[serde(skip_serializing_if = "HeaderOperations::is_empty")]
+    pub request_headers: HeaderOperations,
+    #[serde(skip_serializing_if = "HeaderOperations::is_empty")]
+    pub response_headers: HeaderOperations,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -143,6 +153,21 @@ fn places(sources: &[(tidegate_core::ResourceKey, Origin)]) -> Vec<Place> {
 }
 
 impl Snapshot {
+    /// The Gateway port that a URL means: its own if a server listens there, or is bound there at +8000; the scheme's
+    /// if it names none; else the only one that there is.
+    pub fn port_of_url(&self, scheme: &str, url_port: Option<u16>) -> u16 {
+        let listens = |port: u16| self.listeners().iter().any(|listener| listener.port == port);
+        if let Some(port) = url_port {
+            let named = port.checked_sub(8000).filter(|named| (1..1024).contains(named) && listens(*named));
+            return if listens(port) { port } else { named.unwrap_or(port) };
+        }
+        let default = if scheme == "https" { 443 } else { 80 };
+        match self.listeners() {
+            [only] if !listens(default) => only.port,
+            _ => default,
+        }
+    }
+
     /// Explains what serving `request` would do, without randomness: a weighted route shows all its clusters.
     pub fn explain(&self, request: &ExplainRequest) -> Explanation {
         let mut explanation = Explanation {
@@ -164,8 +189,10 @@ impl Snapshot {
                 details: "route_not_found",
                 reason: "no route of the virtual host matches".into(),
             },
+            hints: Vec::new(),
         };
         explanation.outcome = self.explain_into(request, &mut explanation);
+        explanation.hints = hints(self, &explanation);
         explanation
     }
 
@@ -259,7 +286,7 @@ impl Snapshot {
                     .iter()
                     .map(|weighted| {
                         let percent = if single { 100.0 } else { f64::from(weighted.weight) * 100.0 / total as f64 };
-                        self.explained_cluster(weighted.cluster.name(), percent)
+                        self.explained_cluster(weighted, percent)
                     })
                     .collect();
                 let path = match &forward.path_rewrite {
@@ -281,7 +308,8 @@ impl Snapshot {
         }
     }
 
-    fn explained_cluster(&self, name: &str, percent: f64) -> ExplainedCluster {
+    fn explained_cluster(&self, weighted: &WeightedCluster, percent: f64) -> ExplainedCluster {
+        let name = &**weighted.cluster.name();
         let cluster = self.cluster_index(name).and_then(|index| self.cluster(index));
         let endpoints = match cluster.map(|cluster| &cluster.discovery) {
             None => Vec::new(),
@@ -312,6 +340,8 @@ impl Snapshot {
             found: cluster.is_some(),
             endpoints,
             configured_at: cluster.map(|cluster| places(&cluster.sources)).unwrap_or_default(),
+            request_headers: weighted.request_headers.clone(),
+            response_headers: weighted.response_headers.clone(),
         }
     }
 }

@@ -12,6 +12,7 @@
 mod cluster;
 mod explain;
 mod format;
+mod hints;
 mod listener;
 mod matching;
 mod mesh;
