@@ -14,7 +14,22 @@
 //! [`Snapshot`]: tidegate_snapshot::Snapshot
 
 mod backend;
+mod config;
+mod dump;
+mod endpoint;
+mod explain;
+mod guard;
+mod help;
+mod log;
+mod process;
+mod routes;
+mod server;
+mod stats;
+mod upstream;
 
 pub use backend::{
     Backend, ClusterStatus, ConfigStatus, EndpointStatus, ListenerStatus, NodeInfo, ObjectCount, ReloadStatus,
 };
+pub use dump::{DumpError, DumpOptions, config_dump, config_dump_masked, config_dump_resource};
+pub use guard::AllowedHosts;
+pub use server::{AdminServer, BindError, BoundServer, HealthServer, StatsServer};

@@ -69,6 +69,15 @@ impl RegexRewrite {
         Ok(Self { pattern, substitution: substitution.to_owned(), replacement })
     }
 
+    pub fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+
+    /// As it was written, in RE2's form.
+    pub fn substitution(&self) -> &str {
+        &self.substitution
+    }
+
     fn apply<'a>(&self, path: &'a str) -> Cow<'a, str> {
         match self.pattern.regex().replace_all(path.as_bytes(), self.replacement.as_bytes()) {
             Cow::Borrowed(_) => Cow::Borrowed(path),

@@ -1,0 +1,85 @@
+//! `ClustersConfigDump`.
+
+use serde_json::{Value, json};
+use tidegate_core::{ClusterName, Kind};
+use tidegate_snapshot::{Cluster, Discovery, LoadBalancing, Snapshot, UpstreamProtocol};
+
+use super::endpoint::{by_locality, socket_address};
+use super::{DumpOptions, Versioned, config_path, duration, set, typed};
+
+pub(super) fn section(snapshot: &Snapshot, options: &DumpOptions<'_>, versioned: &Versioned) -> Value {
+    let clusters: Vec<_> = snapshot
+        .clusters()
+        .iter()
+        .filter(|cluster| options.names(&cluster.name))
+        .map(|cluster| versioned.wrap("cluster", resource(cluster)))
+        .collect();
+    let mut section = json!({ "version_info": versioned.version });
+    set(&mut section, "dynamic_active_clusters", (!clusters.is_empty()).then_some(clusters));
+    section
+}
+
+/// `envoy.config.cluster.v3.Cluster`.
+fn resource(cluster: &Cluster) -> Value {
+    let mut message = json!({ "name": &*cluster.name });
+    match &cluster.discovery {
+        // The registry finds the endpoints of Services and ServiceEntries alike, as istiod's EDS does; they are in
+        // the endpoints section.
+        Discovery::Static(_) => {
+            set(&mut message, "type", Some("EDS"));
+            set(&mut message, "eds_cluster_config", Some(json!({ "service_name": &*cluster.name })));
+        }
+        Discovery::Dns(targets) => {
+            set(&mut message, "type", Some("STRICT_DNS"));
+            set(&mut message, "respect_dns_ttl", Some(true));
+            set(&mut message, "dns_lookup_family", Some("ALL"));
+            let endpoints = by_locality(targets.iter().map(|target| {
+                let endpoint = json!({
+                    "endpoint": { "address": socket_address(&target.host, target.port) },
+                    "load_balancing_weight": target.weight,
+                });
+                (&target.locality, endpoint)
+            }));
+            let assignment = json!({ "cluster_name": &*cluster.name, "endpoints": endpoints });
+            set(&mut message, "load_assignment", Some(assignment));
+        }
+    }
+    set(&mut message, "connect_timeout", Some(duration(cluster.connect_timeout)));
+    let policy = match cluster.load_balancing {
+        LoadBalancing::LeastRequest => "LEAST_REQUEST",
+        LoadBalancing::RoundRobin => "ROUND_ROBIN",
+        LoadBalancing::Random => "RANDOM",
+    };
+    set(&mut message, "lb_policy", Some(policy));
+    set(&mut message, "typed_extension_protocol_options", protocol_options(cluster.protocol));
+    set(&mut message, "metadata", Some(metadata(cluster)));
+    typed("envoy.config.cluster.v3.Cluster", message)
+}
+
+/// Nothing for HTTP/1.1, which is Envoy's default.
+fn protocol_options(protocol: UpstreamProtocol) -> Option<Value> {
+    const TYPE: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let options = match protocol {
+        UpstreamProtocol::Http1 => return None,
+        UpstreamProtocol::Http2 => json!({ "explicit_http_config": { "http2_protocol_options": {} } }),
+        UpstreamProtocol::AsDownstream => {
+            json!({ "use_downstream_protocol_config": { "http_protocol_options": {}, "http2_protocol_options": {} } })
+        }
+    };
+    Some(json!({ TYPE: typed(TYPE, options) }))
+}
+
+/// `config` fills the DESTINATION RULE column of `istioctl proxy-config cluster`.
+fn metadata(cluster: &Cluster) -> Value {
+    let service = &cluster.service;
+    let mut istio = json!({
+        "services": [{ "host": service.host, "name": service.name, "namespace": service.namespace }],
+    });
+    if let Ok(name) = cluster.name.parse::<ClusterName>() {
+        set(&mut istio, "default_original_port", Some(name.port));
+        set(&mut istio, "subset", (!name.subset.is_empty()).then_some(name.subset));
+    }
+    let rule = cluster.sources.iter().map(|(key, _)| key).find(|key| key.kind == Kind::DestinationRule);
+    set(&mut istio, "config", rule.and_then(config_path));
+    json!({ "filter_metadata": { "istio": istio } })
+}
