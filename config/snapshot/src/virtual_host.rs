@@ -50,6 +50,8 @@ impl VirtualHost {
     }
 }
 
+type NumbersByPath = AHashMap<Box<[u8]>, SmallVec<[u32; 2]>>;
+
 /// Up to this many routes are compared one by one: it takes no longer than a lookup, and ten thousand small virtual
 /// hosts need no tables.
 const SCANNED: usize = 4;
@@ -57,9 +59,9 @@ const SCANNED: usize = 4;
 /// Route numbers by what they ask of the path. Lists are in ascending order.
 #[derive(Clone, Debug, Default)]
 struct RouteIndex {
-    exact: AHashMap<Box<[u8]>, SmallVec<[u32; 2]>>,
+    exact: NumbersByPath,
     /// By length of the prefix, ascending.
-    prefixes: Vec<(usize, AHashMap<Box<[u8]>, SmallVec<[u32; 2]>>)>,
+    prefixes: Vec<(usize, NumbersByPath)>,
     /// Whose paths must be compared one by one.
     others: Vec<u32>,
 }

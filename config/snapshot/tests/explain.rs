@@ -1,4 +1,5 @@
 //! What `explain` says is what serving does, and a Snapshot's hash depends on what it serves alone.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
 
 use std::sync::Arc;
 use std::time::Duration;
