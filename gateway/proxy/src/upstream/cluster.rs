@@ -1,0 +1,206 @@
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+use tidegate_snapshot::{Cluster, Endpoint, EndpointAddress, LoadBalancing};
+
+use super::dns::DnsDiscovery;
+use super::endpoint_set::EndpointSet;
+use super::host::{ClusterTotals, Departed, HostRecord, HostState};
+use super::registry::Identities;
+use super::status::{ClusterStatus, EndpointStatus};
+use super::{HostId, PickedHost};
+use crate::telemetry::Destination;
+
+/// What survives Snapshots of one cluster, keyed by its name.
+#[derive(Debug)]
+pub(super) struct ClusterRuntime {
+    id: u64,
+    identities: Arc<Identities>,
+    /// Whose turn it is under round robin.
+    cursor: AtomicUsize,
+    departed: Arc<Departed>,
+    /// Hosts by address while anyone holds them. Touched by the control plane only.
+    records: Mutex<AHashMap<EndpointAddress, Weak<HostRecord>>>,
+    /// The latest static set and the latest DNS discovery, to be taken over by the next Snapshot if they are the same.
+    latest: Mutex<Latest>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Latest {
+    pub(super) set: Weak<EndpointSet>,
+    pub(super) dns: Weak<DnsDiscovery>,
+}
+
+impl ClusterRuntime {
+    pub(super) fn new(identities: Arc<Identities>) -> Self {
+        Self {
+            id: identities.next(),
+            identities,
+            // Gateways that start together should not all begin with the same host.
+            cursor: AtomicUsize::new(fastrand::usize(..)),
+            departed: Arc::default(),
+            records: Mutex::default(),
+            latest: Mutex::default(),
+        }
+    }
+
+    pub(super) fn latest(&self) -> &Mutex<Latest> {
+        &self.latest
+    }
+
+    /// The counters of `address`: those that exist, or new ones.
+    pub(super) fn record(&self, address: &EndpointAddress) -> Arc<HostRecord> {
+        let mut records = self.records.lock();
+        if let Some(record) = records.get(address).and_then(Weak::upgrade) {
+            return record;
+        }
+        let record = Arc::new(HostRecord::new(HostId(self.identities.next()), self.departed.clone()));
+        records.insert(address.clone(), Arc::downgrade(&record));
+        record
+    }
+
+    /// Forgets addresses that are gone. Called before a set is made, so that the map stays about as small as the cluster.
+    pub(super) fn sweep(&self) {
+        self.records.lock().retain(|_, record| record.strong_count() > 0);
+    }
+
+    /// The set for `endpoints`, which is the latest one if nothing changed.
+    pub(super) fn static_set(
+        &self,
+        endpoints: &[Endpoint],
+        destination: &Arc<Destination>,
+        load_balancing: LoadBalancing,
+        destinations: &crate::telemetry::Destinations,
+    ) -> Arc<EndpointSet> {
+        let mut sorted: Vec<&Endpoint> = endpoints.iter().collect();
+        // The compiler sorts them; that no address comes twice is this crate's own need.
+        sorted.sort_by(|a, b| a.address.cmp(&b.address));
+        sorted.dedup_by(|a, b| a.address == b.address);
+        let mut latest = self.latest.lock();
+        if let Some(set) = latest.set.upgrade()
+            && set.describes(&sorted, destination, load_balancing)
+        {
+            return set;
+        }
+        self.sweep();
+        let hosts = sorted
+            .into_iter()
+            .map(|endpoint| {
+                Arc::new(HostState {
+                    address: endpoint.address.clone(),
+                    hostname: None,
+                    weight: endpoint.weight.max(1),
+                    health: endpoint.health,
+                    locality: endpoint.locality.clone(),
+                    destination: destinations.intern(destination.service(), &endpoint.workload),
+                    record: self.record(&endpoint.address),
+                })
+            })
+            .collect();
+        let set = Arc::new(EndpointSet::new(hosts, load_balancing));
+        latest.set = Arc::downgrade(&set);
+        set
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Endpoints {
+    /// As compiled: a request sees the endpoints of its own Snapshot.
+    Pinned(Arc<EndpointSet>),
+    /// As the last DNS answer has it.
+    Live(Arc<DnsDiscovery>),
+}
+
+/// A cluster of one Snapshot over the runtime that it shares with the same cluster of other Snapshots.
+#[derive(Debug)]
+pub(crate) struct ClusterHandle {
+    cluster: Arc<Cluster>,
+    runtime: Arc<ClusterRuntime>,
+    destination: Arc<Destination>,
+    endpoints: Endpoints,
+}
+
+impl ClusterHandle {
+    pub(super) fn new(
+        cluster: Arc<Cluster>,
+        runtime: Arc<ClusterRuntime>,
+        destination: Arc<Destination>,
+        endpoints: Endpoints,
+    ) -> Self {
+        Self { cluster, runtime, destination, endpoints }
+    }
+
+    pub(crate) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.cluster.name
+    }
+
+    /// Identity of the cluster while any Snapshot has it; never used twice by one registry. For keys of connection
+    /// pools: connections of different clusters must not be mixed even when they go to one address.
+    pub(crate) fn id(&self) -> u64 {
+        self.runtime.id
+    }
+
+    /// What metrics call the cluster while no host was chosen.
+    pub(crate) fn destination(&self) -> &Arc<Destination> {
+        &self.destination
+    }
+
+    /// A healthy host for the next try, which counts as one active request until the result is dropped.
+    ///
+    /// Hosts in `tried` are avoided while there are others. None if there is no healthy host: the request is answered
+    /// 503 UH. Takes no lock and allocates nothing.
+    pub(crate) fn pick(&self, tried: &[HostId]) -> Option<PickedHost> {
+        let pick = |set: &EndpointSet| {
+            set.balancer().pick(set.hosts(), &self.runtime.cursor, tried).cloned().map(PickedHost::new)
+        };
+        match &self.endpoints {
+            Endpoints::Pinned(set) => pick(set),
+            Endpoints::Live(dns) => pick(&dns.set()),
+        }
+    }
+
+    /// How many hosts could be chosen now.
+    pub(crate) fn healthy_hosts(&self) -> usize {
+        self.with_set(EndpointSet::healthy)
+    }
+
+    pub(super) fn dns(&self) -> Option<&Arc<DnsDiscovery>> {
+        match &self.endpoints {
+            Endpoints::Pinned(_) => None,
+            Endpoints::Live(dns) => Some(dns),
+        }
+    }
+
+    fn with_set<T>(&self, read: impl FnOnce(&EndpointSet) -> T) -> T {
+        match &self.endpoints {
+            Endpoints::Pinned(set) => read(set),
+            Endpoints::Live(dns) => read(&dns.set()),
+        }
+    }
+
+    /// The cluster's counts so far, hosts that left included.
+    pub(crate) fn totals(&self) -> ClusterTotals {
+        // Held while the departed are read, so that none is counted twice.
+        let records: Vec<_> = self.runtime.records.lock().values().filter_map(Weak::upgrade).collect();
+        let mut totals = self.runtime.departed.totals();
+        records.iter().for_each(|record| totals.add(&record.counters));
+        totals
+    }
+
+    /// The cluster as the admin server shows it.
+    pub(crate) fn status(&self) -> ClusterStatus {
+        ClusterStatus {
+            name: self.cluster.name.clone(),
+            protocol: self.cluster.protocol,
+            load_balancing: self.cluster.load_balancing,
+            dns: self.dns().map(|dns| dns.status()),
+            endpoints: self.with_set(|set| set.hosts().iter().map(|host| EndpointStatus::new(host)).collect()),
+        }
+    }
+}
