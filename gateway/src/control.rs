@@ -1,0 +1,254 @@
+//! The one writer of configuration: source -> resource set -> compile -> publish, and what is kept and told of it.
+//!
+//! It owns which form of which object serves (its [`Ledger`]), the count of generations, the status that the admin
+//! interface shows and what is saved. It does not own reading (the bridge) nor serving (the data plane).
+//!
+//! Invariants: a Snapshot is published only if it differs from the one that serves; whatever is wrong with a source,
+//! what it served before goes on serving; every finding is logged once, not with every reload.
+
+mod findings;
+mod ledger;
+mod offline;
+mod status;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tidegate_compiler::{Compilation, CompileOptions, compile};
+use tidegate_core::{Code, Diagnostic, Kind, Level, Origin, ResourceKey};
+use tidegate_mesh_bridge::files::View;
+use tidegate_resources::mesh::AccessLogEncoding;
+use tidegate_resources::{MeshConfig, Object, ParseOptions, ResourceSet, Spec};
+use tidegate_snapshot::{Snapshot, SnapshotHash};
+
+use self::findings::FindingLog;
+use self::ledger::{Ledger, Resolution};
+pub(crate) use self::offline::{Offline, read_once, roots};
+pub(crate) use self::status::StatusCell;
+use crate::run::{AccessLogOverride, ReadOptions};
+use crate::state::{Saved, StateWriter};
+
+/// Where Snapshots go.
+pub(crate) trait Publish {
+    /// Serves `snapshot` from now on. Findings are about the host: ports that could not be bound.
+    fn publish(&self, snapshot: Arc<Snapshot>) -> Vec<Diagnostic>;
+
+    /// Tells metrics how the last reload went.
+    fn reloaded(&self, reload: &Reload);
+}
+
+/// How one look at the source ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Reload {
+    pub(crate) at: SystemTime,
+    /// Whether everything that was read serves.
+    pub(crate) success: bool,
+    pub(crate) took: Duration,
+    pub(crate) generation: u64,
+    pub(crate) hash: String,
+}
+
+/// The writer. It blocks, and belongs on a thread of its own.
+pub(crate) struct Control<P> {
+    publisher: P,
+    compile_options: CompileOptions,
+    parse_options: ParseOptions,
+    access_log: Option<AccessLogOverride>,
+    ledger: Ledger,
+    serving: Option<SnapshotHash>,
+    generation: u64,
+    /// Findings of the compiler and of the publisher about the set that serves.
+    compile_findings: Vec<Diagnostic>,
+    publish_findings: Vec<Diagnostic>,
+    log: FindingLog,
+    status: StatusCell,
+    state: Option<StateWriter>,
+}
+
+impl<P: Publish> Control<P> {
+    pub(crate) fn new(read: &ReadOptions, publisher: P, status: StatusCell, state: Option<StateWriter>) -> Self {
+        Self {
+            publisher,
+            compile_options: compile_options(read),
+            parse_options: ParseOptions::default(),
+            access_log: read.access_log.clone(),
+            ledger: Ledger::default(),
+            serving: None,
+            generation: 0,
+            compile_findings: Vec::new(),
+            publish_findings: Vec::new(),
+            log: FindingLog::default(),
+            status,
+            state,
+        }
+    }
+
+    /// Whether a Snapshot serves.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.serving.is_some()
+    }
+
+    /// Serves what an earlier process served, before the source could be looked at at all.
+    pub(crate) fn serve_saved(&mut self, saved: &Saved) {
+        let started = Instant::now();
+        let set = self.ledger.serve_saved(saved, &self.parse_options);
+        let missing = saved.objects.len() - self.ledger.len();
+        tracing::warn!(
+            objects = self.ledger.len(),
+            missing,
+            "the configuration cannot be read yet; serving what was saved"
+        );
+        let resolution = Resolution {
+            last_good: saved.objects.keys().cloned().collect(),
+            why_last_good: Some("the sources cannot be read; everything serves as it was saved".into()),
+            set,
+            changed: true,
+            moved: true,
+            ..Resolution::default()
+        };
+        self.update(resolution, Vec::new(), started);
+    }
+
+    /// Takes a view in. `saved` is what an earlier process served; it is asked for what the view leaves open.
+    ///
+    /// A view in which nothing could be seen is no reason to serve nothing: until there is something to serve the
+    /// process stays unready. An empty folder is a configuration.
+    pub(crate) fn apply(&mut self, view: &View, saved: Option<&Saved>) {
+        let started = Instant::now();
+        let resolution = self.ledger.resolve(view, saved, &self.parse_options);
+        let findings = findings::of_view(view);
+        if view.is_blank() && resolution.set.is_empty() && !self.is_serving() {
+            self.tell(&resolution, findings, started);
+            return;
+        }
+        self.update(resolution, findings, started);
+    }
+
+    fn update(&mut self, resolution: Resolution, findings: Vec<Diagnostic>, started: Instant) {
+        if resolution.changed || !self.is_serving() {
+            let resolved = started.elapsed();
+            let set = with_access_log(resolution.set.clone(), self.access_log.as_ref());
+            match compile_contained(&set, &self.compile_options) {
+                Ok(compilation) => {
+                    let compiled = started.elapsed();
+                    self.compile_findings = compilation.diagnostics;
+                    if self.publish(compilation.snapshot, resolution.moved) {
+                        tracing::info!(
+                            generation = self.generation,
+                            hash = self.hash(),
+                            objects = resolution.set.len(),
+                            last_good = resolution.last_good.len(),
+                            rejected = resolution.rejected.len(),
+                            resolve_ms = milliseconds(resolved),
+                            compile_ms = milliseconds(compiled - resolved),
+                            publish_ms = milliseconds(started.elapsed() - compiled),
+                            "configuration published"
+                        );
+                    }
+                    self.save();
+                }
+                Err(finding) => self.compile_findings = vec![finding],
+            }
+        }
+        self.tell(&resolution, findings, started);
+    }
+
+    /// Publishes a Snapshot unless it is the one that serves; whether it is another. One that differs only in the
+    /// places that it came from replaces the other without being a new generation.
+    fn publish(&mut self, snapshot: Snapshot, moved: bool) -> bool {
+        let hash = snapshot.hash();
+        let is_new = self.serving != Some(hash);
+        if is_new || moved {
+            self.publish_findings = self.publisher.publish(Arc::new(snapshot));
+        }
+        self.generation += u64::from(is_new);
+        self.serving = Some(hash);
+        is_new
+    }
+
+    fn hash(&self) -> String {
+        self.serving.map(|hash| hash.to_string()).unwrap_or_default()
+    }
+
+    fn save(&self) {
+        let Some(state) = &self.state else { return };
+        let documents: Vec<_> = self.ledger.documents().collect();
+        let left_out = self.ledger.len() - documents.len();
+        if left_out > 0 {
+            tracing::debug!(objects = left_out, "objects of documents with Secrets are not saved");
+        }
+        state.save(Saved::new(self.hash(), documents.into_iter()));
+    }
+
+    /// Logs what is new and shows everything.
+    fn tell(&mut self, resolution: &Resolution, mut findings: Vec<Diagnostic>, started: Instant) {
+        findings.extend(resolution.diagnostics.iter().cloned());
+        findings.extend(self.compile_findings.iter().cloned());
+        findings.extend(self.publish_findings.iter().cloned());
+        if let Some(error) = self.state.as_ref().and_then(StateWriter::error) {
+            let message = format!("the last good configuration cannot be kept on disk: {error}");
+            findings.push(Diagnostic::warning(Code::ENVIRONMENT, Origin::default(), message));
+        }
+        let findings = findings::sorted(findings);
+        self.log.log(&findings);
+        let success = findings.iter().all(|finding| finding.level < Level::Error) && resolution.last_good.is_empty();
+        let reload = Reload {
+            at: SystemTime::now(),
+            success,
+            took: started.elapsed(),
+            generation: self.generation,
+            hash: self.hash(),
+        };
+        self.publisher.reloaded(&reload);
+        self.status.update(&reload, resolution, findings);
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn compile_options(read: &ReadOptions) -> CompileOptions {
+    CompileOptions {
+        labels: read.labels.clone(),
+        namespace: read.namespace.clone(),
+        cluster_domain: read.cluster_domain.clone(),
+        ..CompileOptions::default()
+    }
+}
+
+/// Compiles; a panic of the compiler costs this change and not the process.
+fn compile_contained(set: &ResourceSet, options: &CompileOptions) -> Result<Compilation, Diagnostic> {
+    catch_unwind(AssertUnwindSafe(|| compile(set, options))).map_err(|_| {
+        let message = "compiling the configuration failed inside Tidegate; what served before serves on";
+        Diagnostic::error(Code::ENVIRONMENT, Origin::default(), message)
+            .help("please report it; take the last change back until then")
+    })
+}
+
+/// The set with the access log that the command line asks for.
+fn with_access_log(mut set: ResourceSet, access_log: Option<&AccessLogOverride>) -> ResourceSet {
+    let Some(access_log) = access_log else { return set };
+    let mut meshes: Vec<_> = set.iter_kind(Kind::MeshConfig).map(|object| Object::clone(object)).collect();
+    if meshes.is_empty() {
+        meshes.push(Object {
+            key: ResourceKey::local(Kind::MeshConfig, "", "istio"),
+            metadata: Default::default(),
+            api_version: "".into(),
+            spec: Spec::MeshConfig(Box::<MeshConfig>::default()),
+            origin: Origin::new("--access-log", 0, 0),
+            spans: Default::default(),
+            source: "".into(),
+        });
+    }
+    for mut object in meshes {
+        if let Spec::MeshConfig(mesh) = &mut object.spec {
+            mesh.access_log_file.clone_from(&access_log.path);
+            mesh.access_log_encoding =
+                if access_log.json { AccessLogEncoding::Json } else { AccessLogEncoding::Text };
+            set.insert(object);
+        }
+    }
+    set
+}

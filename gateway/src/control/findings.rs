@@ -1,0 +1,116 @@
+//! What is told of findings: in which order, and which of them again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_core::{Code, Diagnostic, Level, Origin, ResourceKey};
+use tidegate_mesh_bridge::files::View;
+
+/// Findings that are logged one by one with one reload.
+const MAX_LOGGED: usize = 200;
+/// Findings that are kept to be shown.
+const MAX_KEPT: usize = 10_000;
+
+/// The findings of a view, with the documents that are not served folded to one for each kind.
+pub(crate) fn of_view(view: &View) -> Vec<Diagnostic> {
+    let mut skipped: BTreeMap<(&str, &str), (usize, &Origin)> = BTreeMap::new();
+    for skip in view.files.iter().flat_map(|file| &file.skipped) {
+        skipped.entry((&skip.kind, &skip.api_version)).or_insert((0, &skip.origin)).0 += 1;
+    }
+    let skipped = skipped.into_iter().map(|((kind, api_version), (count, first))| {
+        let documents = if count == 1 { "1 document is".to_owned() } else { format!("{count} documents are") };
+        let message = format!("{kind} ({api_version}) is not served yet: {documents} skipped, the first one here");
+        Diagnostic::warning(Code::KIND_NOT_SERVED, first.clone(), message)
+    });
+    view.all_diagnostics().cloned().chain(skipped).collect()
+}
+
+/// Most severe first, then by place; equal ones once, and not more than people can use.
+pub(super) fn sorted(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    findings.sort_by(|a, b| b.level.cmp(&a.level).then_with(|| a.origin.cmp(&b.origin)).then_with(|| a.cmp(b)));
+    findings.dedup();
+    if let Some(rest) = findings.len().checked_sub(MAX_KEPT).filter(|rest| *rest > 0) {
+        findings.truncate(MAX_KEPT);
+        let message = format!("{rest} more findings are left out");
+        findings.push(Diagnostic::warning(Code::SYNTAX, Origin::default(), message));
+    }
+    findings
+}
+
+/// What makes a finding the same as one of the reload before. A line that moved is no news about an object.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Identity {
+    code: Code,
+    key: Option<ResourceKey>,
+    origin: Origin,
+    path: String,
+    message: String,
+}
+
+impl Identity {
+    fn of(finding: &Diagnostic) -> Self {
+        let mut origin = finding.origin.clone();
+        if finding.key.is_some() {
+            origin.position = Default::default();
+        }
+        let (path, message) = (finding.path.clone(), finding.message.clone());
+        Self { code: finding.code, key: finding.key.clone(), origin, path, message }
+    }
+}
+
+/// Logs findings when they appear.
+#[derive(Debug, Default)]
+pub(super) struct FindingLog {
+    known: BTreeSet<Identity>,
+}
+
+impl FindingLog {
+    /// Logs those of `findings` that were not there the last time.
+    pub(super) fn log(&mut self, findings: &[Diagnostic]) {
+        let mut left_out = 0usize;
+        let mut logged = 0usize;
+        let mut known = BTreeSet::new();
+        for finding in findings {
+            let identity = Identity::of(finding);
+            if !self.known.contains(&identity) && !known.contains(&identity) {
+                if logged < MAX_LOGGED {
+                    log(finding);
+                    logged += 1;
+                } else {
+                    left_out += 1;
+                }
+            }
+            known.insert(identity);
+        }
+        if left_out > 0 {
+            tracing::warn!(findings = left_out, "more findings than fit here; /config/status of the admin port has them");
+        }
+        let gone = self.known.difference(&known).count();
+        if gone > 0 {
+            tracing::info!(findings = gone, remaining = known.len(), "findings of the configuration are gone");
+        }
+        self.known = known;
+    }
+}
+
+/// One line for one finding. The message is the finding's own: it is what its reader looks for.
+fn log(finding: &Diagnostic) {
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "tidegate::config",
+                code = %finding.code,
+                object = finding.key.as_ref().map(tracing::field::display),
+                at = %finding.origin,
+                path = (!finding.path.is_empty()).then_some(&*finding.path),
+                help = finding.help.as_deref(),
+                "{}",
+                finding.message
+            )
+        };
+    }
+    match finding.level {
+        Level::Error => line!(error),
+        Level::Warning => line!(warn),
+        Level::Info => line!(info),
+    }
+}

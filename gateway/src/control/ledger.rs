@@ -1,0 +1,316 @@
+//! Which form of which object serves: the last good one of everything that the source still holds, or may hold.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use tidegate_core::{Code, Diagnostic, Level, Origin, ResourceKey};
+use tidegate_mesh_bridge::files::{FileView, Offer, SourceDocument, Understanding, View};
+use tidegate_resources::{ParseOptions, ResourceSet};
+
+use crate::state::Saved;
+
+/// Bytes of documents that are kept beside the present ones, for objects that serve in an older form. Beyond it such
+/// objects serve as well, and are not saved.
+const MAX_OLD_DOCUMENTS: usize = 64 << 20;
+
+/// Findings of one kind that are listed one by one.
+const MAX_LISTED: usize = 1000;
+
+/// The objects that serve, with where they came from. Pure: it reads views and no files.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    held: BTreeMap<ResourceKey, Held>,
+    /// Documents of the last view that did not tell what they are, by file.
+    unnamed: BTreeMap<Arc<str>, Vec<u64>>,
+}
+
+/// One object that serves.
+#[derive(Clone, Debug)]
+struct Held {
+    file: Arc<str>,
+    offer: Offer,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    /// As the source has it.
+    Present,
+    /// The source has another form that is not acceptable, or cannot be seen.
+    LastGood,
+}
+
+/// Why an object that is not offered stays.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Why {
+    /// Its present form, in this file, breaks a rule.
+    Rejected(Arc<str>),
+    /// Its file cannot be read, or not whole.
+    BrokenFile(Arc<str>),
+    /// Its file or a folder above it cannot be seen.
+    Unseen(String),
+}
+
+/// What came of one view.
+#[derive(Debug, Default)]
+pub(crate) struct Resolution {
+    pub(crate) set: ResourceSet,
+    /// Whether `set` holds other objects than the last one.
+    pub(crate) changed: bool,
+    /// Whether an object stands in another place than in the last set.
+    pub(crate) moved: bool,
+    /// What the ledger has to say beyond the findings of the view.
+    pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Keys that serve in an older form than the source's, or than could be seen. Sorted.
+    pub(crate) last_good: Vec<ResourceKey>,
+    /// Keys that the source names and that do not serve at all. Sorted.
+    pub(crate) rejected: Vec<ResourceKey>,
+    /// One sentence, if `last_good` is not empty.
+    pub(crate) why_last_good: Option<String>,
+}
+
+impl Ledger {
+    /// Takes a view in. `saved` is what an earlier process served, for the first view of this one.
+    pub(crate) fn resolve(&mut self, view: &View, saved: Option<&Saved>, options: &ParseOptions) -> Resolution {
+        if let Some(saved) = saved {
+            self.recall(view, saved, options);
+        }
+        let mut diagnostics = Vec::new();
+        let mut next = self.offered(view, &mut diagnostics);
+        let previous = std::mem::take(&mut self.held);
+        let mut kept: BTreeMap<Why, Vec<ResourceKey>> = BTreeMap::new();
+        // Keys that served before and serve now.
+        let mut common = 0;
+        let (mut changed, mut moved) = (false, false);
+        let mut rejected = Rejections::of(view);
+        let mut old_documents = 0;
+        for (key, held) in previous {
+            match next.get(&key) {
+                Some(now) => {
+                    common += 1;
+                    let (now, before) = (&now.offer.object, &held.offer.object);
+                    changed |= !Arc::ptr_eq(now, before);
+                    moved |= now.origin != before.origin || now.spans != before.spans;
+                }
+                None => match self.fate(&key, &held.file, held.standing, view, &rejected) {
+                    Some(why) => {
+                        common += 1;
+                        kept.entry(why).or_default().push(key.clone());
+                        let mut held = Held { standing: Standing::LastGood, ..held };
+                        old_documents += held.offer.document.as_ref().map_or(0, |document| document.text.len());
+                        if old_documents > MAX_OLD_DOCUMENTS {
+                            held.offer.document = None;
+                        }
+                        next.insert(key, held);
+                    }
+                    None => changed = true,
+                },
+            }
+        }
+        changed |= common < next.len();
+        self.held = next;
+        self.unnamed = unnamed(view);
+        let set: ResourceSet = self.held.values().map(|held| held.offer.object.clone()).collect();
+        let last_good = kept.values().flatten().cloned().collect::<std::collections::BTreeSet<_>>();
+        rejected.0.retain(|key, _| !self.held.contains_key(key));
+        let why_last_good = kept.keys().next().map(|why| why.sentence(last_good.len()));
+        for (why, keys) in &kept {
+            self.report(why, keys, &mut diagnostics);
+        }
+        Resolution {
+            changed,
+            moved,
+            set,
+            diagnostics,
+            last_good: last_good.into_iter().collect(),
+            rejected: rejected.0.into_keys().cloned().collect(),
+            why_last_good,
+        }
+    }
+
+    /// Takes over everything that an earlier process served, to serve it before the source could be looked at.
+    pub(crate) fn serve_saved(&mut self, saved: &Saved, options: &ParseOptions) -> ResourceSet {
+        let keys: Vec<_> = saved.objects.keys().collect();
+        self.take_over(saved, &keys, options);
+        self.held.values().map(|held| held.offer.object.clone()).collect()
+    }
+
+    /// Every object that serves with the document that it came from, as far as it may be saved.
+    pub(crate) fn documents(&self) -> impl Iterator<Item = (&ResourceKey, &Arc<str>, &Arc<SourceDocument>)> {
+        self.held.iter().filter_map(|(key, held)| Some((key, &held.file, held.offer.document.as_ref()?)))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Parses of what was saved that which this view leaves open.
+    fn recall(&mut self, view: &View, saved: &Saved, options: &ParseOptions) {
+        let mut offers: BTreeMap<&ResourceKey, usize> = BTreeMap::new();
+        for offer in view.files.iter().flat_map(|file| &file.offers) {
+            *offers.entry(&offer.object.key).or_default() += 1;
+        }
+        let rejected = Rejections::of(view);
+        let needed: Vec<_> = saved
+            .objects
+            .iter()
+            .filter(|(key, object)| match offers.get(key) {
+                // Of several the one that served before stays.
+                Some(count) => *count > 1,
+                None => self.fate(key, &object.file, Standing::LastGood, view, &rejected).is_some(),
+            })
+            .map(|(key, _)| key)
+            .collect();
+        self.take_over(saved, &needed, options);
+    }
+
+    fn take_over(&mut self, saved: &Saved, keys: &[&ResourceKey], options: &ParseOptions) {
+        for (key, offer) in saved.offers(keys, options) {
+            if let Some(object) = saved.objects.get(&key) {
+                let held = Held { file: object.file.clone(), offer, standing: Standing::LastGood };
+                self.held.entry(key).or_insert(held);
+            }
+        }
+    }
+
+    /// The objects that the view offers. Of several with one key the one that served before stays, else the first in
+    /// the order of paths.
+    fn offered(&self, view: &View, diagnostics: &mut Vec<Diagnostic>) -> BTreeMap<ResourceKey, Held> {
+        let mut chosen: BTreeMap<ResourceKey, Held> = BTreeMap::new();
+        let mut losers: Vec<(Arc<str>, Offer)> = Vec::new();
+        for file in &view.files {
+            for offer in &file.offers {
+                let held = Held { file: file.file.clone(), offer: offer.clone(), standing: Standing::Present };
+                match chosen.get_mut(&offer.object.key) {
+                    None => {
+                        chosen.insert(offer.object.key.clone(), held);
+                    }
+                    Some(first) => {
+                        let before = self.held.get(&offer.object.key).map(|held| &held.file);
+                        let loser = match before {
+                            Some(before) if *before == held.file && *before != first.file => {
+                                std::mem::replace(first, held)
+                            }
+                            _ => held,
+                        };
+                        losers.push((loser.file, loser.offer));
+                    }
+                }
+            }
+        }
+        for (_, loser) in losers.iter().take(MAX_LISTED) {
+            let object = &loser.object;
+            let Some(winner) = chosen.get(&object.key) else { continue };
+            let winner = &winner.offer.object;
+            let alike = winner.spec == object.spec && winner.metadata == object.metadata;
+            let level = if alike { Level::Warning } else { Level::Error };
+            let message = format!("the object is defined twice; the one at {} serves, this one does not", winner.origin);
+            let finding = Diagnostic::new(Code::DUPLICATE, level, object.origin.clone(), message)
+                .key(object.key.clone())
+                .help("remove one of them, or give it another name or namespace");
+            diagnostics.push(finding);
+        }
+        more(losers.len(), "objects are defined twice", diagnostics);
+        chosen
+    }
+
+    /// Why an object that no file offers stays; none if it is gone.
+    fn fate(
+        &self,
+        key: &ResourceKey,
+        file: &Arc<str>,
+        standing: Standing,
+        view: &View,
+        rejected: &Rejections<'_>,
+    ) -> Option<Why> {
+        if let Some(by) = rejected.0.get(key) {
+            return Some(Why::Rejected(by.file.clone()));
+        }
+        if let Some(view) = view.file(file) {
+            return match &view.understanding {
+                Understanding::Whole => None,
+                Understanding::Not => Some(Why::BrokenFile(file.clone())),
+                Understanding::Partly(unnamed) => {
+                    // A document that did not tell its name before either is not the one that is missing now.
+                    let known = self.unnamed.get(file).map(Vec::as_slice).unwrap_or_default();
+                    let news = unnamed.iter().any(|document| !known.contains(document));
+                    (news || standing == Standing::LastGood).then(|| Why::BrokenFile(file.clone()))
+                }
+            };
+        }
+        if let Some(gap) = view.gap_over(file) {
+            return Some(Why::Unseen(gap.path.to_string_lossy().into_owned()));
+        }
+        // Nothing could be looked at: that may be a wrong path on the command line as well as a lost volume.
+        let gap = view.gaps.first().filter(|_| view.blind)?;
+        Some(Why::Unseen(gap.path.to_string_lossy().into_owned()))
+    }
+
+    fn report(&self, why: &Why, keys: &[ResourceKey], diagnostics: &mut Vec<Diagnostic>) {
+        match why {
+            Why::Rejected(by) => {
+                for key in keys.iter().take(MAX_LISTED) {
+                    let Some(held) = self.held.get(key) else { continue };
+                    let message = format!("its form in {by} is rejected; this earlier form stays in use");
+                    let origin = held.offer.object.origin.clone();
+                    diagnostics.push(Diagnostic::warning(Code::LAST_GOOD_KEPT, origin, message).key(key.clone()));
+                }
+                more(keys.len(), "objects stay in their earlier form", diagnostics);
+            }
+            Why::BrokenFile(_) | Why::Unseen(_) => {
+                let place = match why {
+                    Why::Rejected(file) | Why::BrokenFile(file) => &**file,
+                    Why::Unseen(path) => path,
+                };
+                let origin = Origin::new(Path::new(place).to_string_lossy(), 0, 0);
+                diagnostics.push(Diagnostic::warning(Code::LAST_GOOD_KEPT, origin, why.sentence(keys.len())));
+            }
+        }
+    }
+}
+
+impl Why {
+    fn sentence(&self, objects: usize) -> String {
+        let (objects, stay) = match objects {
+            1 => ("1 object".to_owned(), "stays"),
+            several => (format!("{several} objects"), "stay"),
+        };
+        match self {
+            Why::Rejected(file) => format!("{objects} {stay} in an earlier form because {file} is wrong"),
+            Why::BrokenFile(file) => format!("{objects} {stay} as last read because {file} cannot be read whole"),
+            Why::Unseen(path) => format!("{objects} {stay} as last seen because {path} cannot be read"),
+        }
+    }
+}
+
+/// The keys that a view names and refuses, with the file that refuses them.
+struct Rejections<'v>(BTreeMap<&'v ResourceKey, &'v FileView>);
+
+impl<'v> Rejections<'v> {
+    fn of(view: &'v View) -> Self {
+        let mut rejections = BTreeMap::new();
+        for file in &view.files {
+            for key in &file.rejected {
+                rejections.entry(key).or_insert(&**file);
+            }
+        }
+        Self(rejections)
+    }
+}
+
+fn unnamed(view: &View) -> BTreeMap<Arc<str>, Vec<u64>> {
+    let files = view.files.iter().filter_map(|file| match &file.understanding {
+        Understanding::Partly(unnamed) => Some((file.file.clone(), unnamed.clone())),
+        Understanding::Whole | Understanding::Not => None,
+    });
+    files.collect()
+}
+
+/// Says how many findings were not listed.
+fn more(count: usize, what: &str, diagnostics: &mut Vec<Diagnostic>) {
+    if let Some(rest) = count.checked_sub(MAX_LISTED).filter(|rest| *rest > 0) {
+        let message = format!("{rest} more {what}");
+        diagnostics.push(Diagnostic::warning(Code::LAST_GOOD_KEPT, Origin::default(), message));
+    }
+}

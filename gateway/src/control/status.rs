@@ -1,0 +1,64 @@
+//! What the admin interface shows of the configuration.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tidegate_admin::{ConfigStatus, ObjectCount, ReloadStatus};
+use tidegate_core::{Diagnostic, Kind};
+
+use super::Reload;
+use super::ledger::Resolution;
+
+/// The status as the writer last left it. Cheap to clone and to read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StatusCell(Arc<ArcSwap<ConfigStatus>>);
+
+impl StatusCell {
+    pub(crate) fn new(sources: Vec<String>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(ConfigStatus { sources, ..ConfigStatus::default() })))
+    }
+
+    pub(crate) fn get(&self) -> Arc<ConfigStatus> {
+        self.0.load_full()
+    }
+
+    pub(super) fn update(&self, reload: &Reload, resolution: &Resolution, diagnostics: Vec<Diagnostic>) {
+        let last = self.get();
+        let published = if last.generation == reload.generation { last.published } else { Some(reload.at) };
+        self.0.store(Arc::new(ConfigStatus {
+            generation: reload.generation,
+            hash: reload.hash.clone(),
+            published,
+            last_reload: Some(ReloadStatus {
+                at: reload.at,
+                success: reload.success,
+                milliseconds: super::milliseconds(reload.took),
+            }),
+            serving_last_good: resolution.why_last_good.clone(),
+            sources: last.sources.clone(),
+            objects: counts(resolution),
+            diagnostics,
+        }));
+    }
+}
+
+fn counts(resolution: &Resolution) -> Vec<ObjectCount> {
+    let mut counts: BTreeMap<Kind, ObjectCount> = BTreeMap::new();
+    let mut count = |kind: Kind, add: fn(&mut ObjectCount)| {
+        add(counts.entry(kind).or_insert_with(|| ObjectCount { kind: kind.to_string(), ..ObjectCount::default() }));
+    };
+    for object in resolution.set.iter() {
+        count(object.key.kind, |count| count.accepted += 1);
+    }
+    for key in &resolution.last_good {
+        count(key.kind, |count| {
+            count.accepted = count.accepted.saturating_sub(1);
+            count.last_good += 1;
+        });
+    }
+    for key in &resolution.rejected {
+        count(key.kind, |count| count.rejected += 1);
+    }
+    counts.into_values().collect()
+}

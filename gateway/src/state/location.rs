@@ -1,0 +1,115 @@
+//! Where the state file is, and who may write it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::file::{LoadError, Saved};
+use crate::run::{ConfigSource, ReadOptions, StateDir};
+
+/// The state file of one gateway.
+#[derive(Clone, Debug)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+}
+
+impl StateFile {
+    /// The file that the options choose; none if nothing is to be kept. Gateways over different sources that share the
+    /// default folder have different files; a folder that the user names belongs to one gateway.
+    pub(crate) fn locate(dir: &StateDir, source: &ConfigSource, read: &ReadOptions) -> Option<Self> {
+        let ConfigSource::Paths(paths) = source else {
+            // What is made up from the command line needs no memory.
+            return None;
+        };
+        let path = match dir {
+            StateDir::None => return None,
+            StateDir::Path(path) => path.join("last-good.state"),
+            StateDir::Default => default_folder()?.join(format!("last-good-{}.state", fingerprint(paths, read))),
+        };
+        Some(Self { path })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn load(&self) -> Result<Option<Saved>, LoadError> {
+        Saved::load(&self.path)
+    }
+
+    /// Takes the right to write the file, for as long as the returned handle lives; a killed process loses it.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written, or another process has the right.
+    pub(super) fn lock(&self) -> io::Result<File> {
+        let folder = self.folder();
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.beside("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(lock),
+            Err(TryLockError::WouldBlock) => {
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, "another tidegate process writes it"))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Replaces the file as a whole, or leaves it as it was. Whoever calls it holds the lock.
+    pub(super) fn replace(&self, saved: &Saved) -> io::Result<()> {
+        let new = self.beside("new");
+        let result = self.write_new(&new, saved);
+        if result.is_err() {
+            // Gives a full disk its room back; if even that fails, the next write truncates it.
+            drop(fs::remove_file(&new));
+        }
+        result
+    }
+
+    fn write_new(&self, new: &Path, saved: &Saved) -> io::Result<()> {
+        let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(new)?;
+        saved.write(&file)?;
+        drop(file);
+        fs::rename(new, &self.path)?;
+        File::open(self.folder())?.sync_all()
+    }
+
+    fn folder(&self) -> &Path {
+        // A path of this type always ends in a file name.
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    fn beside(&self, extension: &str) -> PathBuf {
+        self.path.with_extension(extension)
+    }
+}
+
+/// `$XDG_STATE_HOME/tidegate`, `~/.local/state/tidegate`, or `/var/lib/tidegate` for root; none without a home.
+fn default_folder() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(state_home) = absolute("XDG_STATE_HOME") {
+        return Some(state_home.join("tidegate"));
+    }
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/var/lib/tidegate"));
+    }
+    Some(absolute("HOME")?.join(".local/state/tidegate"))
+}
+
+/// Twelve hexadecimal digits that stand for the sources.
+fn fingerprint(paths: &[PathBuf], read: &ReadOptions) -> String {
+    let mut hasher = Sha256::new();
+    for path in paths.iter().chain(&read.mesh_config) {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        hasher.update(path.as_os_str().as_encoded_bytes());
+        hasher.update([0]);
+    }
+    hasher.finalize()[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+}
