@@ -1,1 +1,22 @@
-//! placeholder
+//! Harness of the end-to-end tests: the built binary as a process, folders of configuration that are edited as an editor
+//! does it, backends that tell what they received, clients that hide nothing (no retries), and the peers from PyPI and
+//! Debian.
+//!
+//! A failure of the harness is a failure of the test: everything here panics with what was awaited, and until when.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails its test by panicking")]
+
+pub mod client;
+pub mod echo;
+pub mod folder;
+pub mod load;
+pub mod peers;
+pub mod process;
+pub mod raw;
+pub mod shared;
+pub mod wait;
+pub mod yaml;
+
+pub use client::{Client, Response};
+pub use echo::EchoBackend;
+pub use folder::ConfigFolder;
+pub use process::{Options, Tidegate};

@@ -1,0 +1,194 @@
+//! HTTP clients without retries, redirects or hidden reconnects.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::wait;
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub status: StatusCode,
+    pub version: Version,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Response {
+    /// A header's first value; empty if it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap_or("<not text>"))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON, for instance an echo's report.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// A request header that an echo backend received; none if it did not come.
+    pub fn received(&self, name: &str) -> Option<String> {
+        let report = self.json();
+        let headers = report["headers"].as_array().expect("an echo's report");
+        let values: Vec<&str> =
+            headers.iter().filter(|pair| pair[0] == name).filter_map(|pair| pair[1].as_str()).collect();
+        (!values.is_empty()).then(|| values.join(","))
+    }
+}
+
+/// One connection.
+pub enum Client {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+/// Why there is no answer.
+pub type Failure = String;
+
+impl Client {
+    /// # Errors
+    /// If nobody accepts.
+    pub async fn http1(address: SocketAddr) -> Result<Self, Failure> {
+        let (sender, connection) = http1::handshake(connect(address).await?).await.map_err(failure)?;
+        tokio::spawn(connection);
+        Ok(Client::Http1(sender))
+    }
+
+    /// HTTP/2 with prior knowledge.
+    ///
+    /// # Errors
+    /// If nobody accepts, or it is not HTTP/2.
+    pub async fn http2(address: SocketAddr) -> Result<Self, Failure> {
+        let stream = connect(address).await?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.map_err(failure)?;
+        tokio::spawn(connection);
+        Ok(Client::Http2(sender))
+    }
+
+    /// Sends one request and reads the whole answer.
+    ///
+    /// # Errors
+    /// Everything that is not an answer: resets, closed connections, truncated bodies.
+    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response, Failure> {
+        let response = match self {
+            Client::Http1(sender) => sender.send_request(request).await.map_err(failure)?,
+            Client::Http2(sender) => sender.send_request(request).await.map_err(failure)?,
+        };
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.map_err(failure)?.to_bytes();
+        Ok(Response { status: parts.status, version: parts.version, headers: parts.headers, body })
+    }
+
+    /// Whether another request may be sent; false after `Connection: close` and GOAWAY.
+    pub async fn is_open(&mut self) -> bool {
+        match self {
+            Client::Http1(sender) => sender.ready().await.is_ok(),
+            Client::Http2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+
+    fn is_http2(&self) -> bool {
+        matches!(self, Client::Http2(_))
+    }
+
+    /// A request in the form that this connection's protocol wants.
+    pub fn request(&self, method: Method, host: &str, target: &str) -> http::request::Builder {
+        let builder = Request::builder().method(method);
+        if self.is_http2() {
+            builder.uri(format!("http://{host}{target}"))
+        } else {
+            builder.uri(target).header("host", host)
+        }
+    }
+
+    /// # Errors
+    /// See [`Client::send`].
+    pub async fn get(&mut self, host: &str, target: &str) -> Result<Response, Failure> {
+        let request = self.request(Method::GET, host, target).body(Full::default()).map_err(|e| e.to_string())?;
+        self.send(request).await
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<TokioIo<TcpStream>, Failure> {
+    let stream = TcpStream::connect(address).await.map_err(|error| format!("connect to {address}: {error}"))?;
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    Ok(TokioIo::new(stream))
+}
+
+fn failure(error: hyper::Error) -> Failure {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// `GET` over a new HTTP/1.1 connection. Panics if there is no answer.
+pub async fn get(address: SocketAddr, host: &str, target: &str) -> Response {
+    try_get(address, host, target).await.unwrap_or_else(|error| panic!("GET {host}{target} at {address}: {error}"))
+}
+
+/// `GET` over a new HTTP/1.1 connection.
+///
+/// # Errors
+/// See [`Client::send`].
+pub async fn try_get(address: SocketAddr, host: &str, target: &str) -> Result<Response, Failure> {
+    wait::within("an answer", async { Client::http1(address).await?.get(host, target).await }).await
+}
+
+/// One request with headers and a body over a new HTTP/1.1 connection. Panics if there is no answer.
+pub async fn send(
+    address: SocketAddr,
+    method: &str,
+    host: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Response {
+    let client = Client::http1(address).await.unwrap_or_else(|error| panic!("{error}"));
+    send_on(client, method, host, target, headers, body).await
+}
+
+/// As [`send`], over HTTP/2 with prior knowledge.
+pub async fn send_http2(
+    address: SocketAddr,
+    method: &str,
+    host: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Response {
+    let client = Client::http2(address).await.unwrap_or_else(|error| panic!("{error}"));
+    send_on(client, method, host, target, headers, body).await
+}
+
+async fn send_on(
+    mut client: Client,
+    method: &str,
+    host: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Response {
+    let method = Method::from_bytes(method.as_bytes()).expect("a method");
+    let mut request = client.request(method, host, target);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(body.into())).expect("a request");
+    wait::within("an answer", client.send(request))
+        .await
+        .unwrap_or_else(|error| panic!("request to {host}{target}: {error}"))
+}

@@ -1,0 +1,274 @@
+//! The built binary as a process.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::interval;
+
+use crate::client::{self, Response};
+use crate::folder::ConfigFolder;
+use crate::wait::{self, PATIENCE};
+
+/// The binary under test: `TIDEGATE_BIN`, else the one that was built beside this test.
+///
+/// # Panics
+/// If it is not there, with the command that builds it.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("TIDEGATE_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("the path of the running test");
+    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
+    let binary = profile.join("tidegate");
+    assert!(binary.is_file(), "{} is missing: run `cargo build -p tidegate` or `make test`", binary.display());
+    binary
+}
+
+/// A port of 127.0.0.1 that nobody uses, below the range that outgoing connections take theirs from.
+pub fn free_port() -> u16 {
+    static TAKEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+    let mut taken = TAKEN.lock().expect("no panic under the lock");
+    let taken = taken.get_or_insert_default();
+    // Test programs that run side by side begin at different places.
+    let first = 10_000 + u16::try_from(std::process::id() % 18_000).expect("below 18,000");
+    let port = (first..32_000)
+        .chain(10_000..first)
+        .find(|port| {
+            !taken.contains(port)
+                && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+                && TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok()
+        })
+        .expect("a free port");
+    taken.insert(port);
+    port
+}
+
+/// `127.0.0.1:port`.
+pub fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// How a process is started, apart from its configuration.
+#[derive(Default)]
+pub struct Options {
+    args: Vec<OsString>,
+    state: Option<PathBuf>,
+    no_state: bool,
+}
+
+impl Options {
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// MeshConfig as YAML text, in a file beside the configuration; kept for the life of the process.
+    pub fn mesh_config(self, file: &Path) -> Self {
+        self.arg("--mesh-config").arg(file)
+    }
+
+    /// A state folder that outlives the process. By default each process has its own.
+    pub fn state(mut self, folder: &Path) -> Self {
+        self.state = Some(folder.to_owned());
+        self
+    }
+
+    pub fn without_state(mut self) -> Self {
+        self.no_state = true;
+        self
+    }
+
+    /// Starts `tidegate run --config <folder>` and waits until it is ready.
+    pub async fn start(self, config: &ConfigFolder) -> Tidegate {
+        let mut tidegate = self.spawn(&["--config".into(), config.path().into()]);
+        tidegate.ready().await;
+        tidegate
+    }
+
+    /// Starts `tidegate run <source>` and does not wait.
+    pub fn spawn(self, source: &[OsString]) -> Tidegate {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let (admin, stats, health) = (local(free_port()), local(free_port()), local(free_port()));
+        let state: OsString =
+            if self.no_state { "none".into() } else { self.state.unwrap_or_else(|| home.path().join("state")).into() };
+        let mut command = Command::new(binary());
+        command.arg("run").args(source);
+        for (flag, address) in [("--admin-address", admin), ("--stats-address", stats), ("--health-address", health)] {
+            command.arg(flag).arg(address.to_string());
+        }
+        command.arg("--state-dir").arg(state);
+        if !self.args.iter().any(|arg| arg == "--drain-delay") {
+            command.args(["--drain-delay", "0s"]);
+        }
+        command.args(self.args);
+        let file = |name: &str| File::create(home.path().join(name)).expect("a file in a temporary folder");
+        let child = command
+            .env("HOME", home.path())
+            .env_remove("XDG_STATE_HOME")
+            .current_dir(home.path())
+            .stdin(Stdio::null())
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary starts");
+        Tidegate { child, home, admin, stats, health }
+    }
+}
+
+/// A running gateway; killed when dropped.
+pub struct Tidegate {
+    child: Child,
+    home: TempDir,
+    pub admin: SocketAddr,
+    pub stats: SocketAddr,
+    pub health: SocketAddr,
+}
+
+impl Tidegate {
+    /// Runs over a folder with the default options, until it is ready.
+    pub async fn start(config: &ConfigFolder) -> Self {
+        Options::default().start(config).await
+    }
+
+    /// Waits until `/healthz/ready` says yes.
+    ///
+    /// # Panics
+    /// If the process ends first or the deadline passes; with its log.
+    pub async fn ready(&mut self) {
+        let start = Instant::now();
+        let mut ticks = interval(Duration::from_millis(4));
+        loop {
+            ticks.tick().await;
+            if let Some(status) = self.child.try_wait().expect("a child process") {
+                panic!("tidegate ended with {status}:\n{}", self.log());
+            }
+            if self.is_ready().await {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "not ready after {PATIENCE:?}:\n{}", self.log());
+        }
+    }
+
+    pub async fn is_ready(&self) -> bool {
+        client::try_get(self.health, "localhost", "/healthz/ready").await.is_ok_and(|answer| answer.status == 200)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("a process that has not been waited for")
+    }
+
+    /// Everything on stderr so far.
+    pub fn log(&self) -> String {
+        let bytes = fs::read(self.home.path().join("stderr")).expect("the captured stderr");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Everything on stdout so far; access logs to `/dev/stdout` are here.
+    pub fn stdout(&self) -> String {
+        let bytes = fs::read(self.home.path().join("stdout")).expect("the captured stdout");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// A folder of this process for files of a test.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Waits for a log line that contains `needle`, and gives that line.
+    pub async fn log_line(&self, needle: &str) -> String {
+        wait::until(&format!("a log line with {needle:?}"), PATIENCE, || async {
+            self.log().lines().find(|line| line.contains(needle)).map(str::to_owned)
+        })
+        .await
+    }
+
+    /// `GET` of the admin server; panics if it is not answered.
+    pub async fn admin(&self, target: &str) -> Response {
+        client::get(self.admin, "localhost", target).await
+    }
+
+    pub async fn admin_post(&self, target: &str) -> Response {
+        client::send(self.admin, "POST", "localhost", target, &[], "").await
+    }
+
+    /// `/stats/prometheus` of the stats server.
+    pub async fn metrics(&self) -> String {
+        client::get(self.stats, "localhost", "/stats/prometheus").await.text()
+    }
+
+    /// Hash of the Snapshot that serves.
+    pub async fn hash(&self) -> String {
+        self.admin("/snapshot/hash").await.text().trim().to_owned()
+    }
+
+    /// Waits until another Snapshot than `old` serves, and gives its hash.
+    pub async fn hash_after(&self, old: &str) -> String {
+        wait::until(&format!("another snapshot than {old}\n{}", self.log()), PATIENCE, || async {
+            let hash = self.hash().await;
+            (hash != old).then_some(hash)
+        })
+        .await
+    }
+
+    /// Writes a file and waits until what it changed serves.
+    pub async fn apply(&self, config: &ConfigFolder, name: &str, text: impl AsRef<[u8]>) -> String {
+        let old = self.hash().await;
+        config.write(name, text);
+        self.hash_after(&old).await
+    }
+
+    /// Whether the process still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child process").is_none()
+    }
+
+    /// Sends a signal by name: `TERM`, `HUP`, `INT`.
+    pub async fn signal(&self, name: &str) {
+        let kill = format!("kill -s {name} {}", self.pid());
+        let status = Command::new("sh").args(["-c", &kill]).status().await.expect("sh");
+        assert!(status.success(), "{kill}: {status}");
+    }
+
+    /// Waits for the end of the process.
+    pub async fn exited(&mut self) -> ExitStatus {
+        wait::within("the end of the process", self.child.wait()).await.expect("a child process")
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.expect("a child process that can be killed");
+    }
+
+    /// Resident memory now, and at most so far, in KiB.
+    pub fn memory(&self) -> (u64, u64) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).expect("a field of /proc/PID/status");
+            line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number of KiB")
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+
+    /// CPU time of the process so far, user and system.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("a running process");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("a stat line").split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number of ticks")).sum();
+        // USER_HZ is 100 on every Linux that we build for.
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Open file descriptors.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a running process").count()
+    }
+}

@@ -1,0 +1,221 @@
+//! What the edge takes from clients and what it adds: identity headers, limits, framing.
+
+use tidegate_tests::process::{Options, free_port, local};
+use tidegate_tests::{ConfigFolder, EchoBackend, Tidegate, client, echo, raw, yaml};
+
+async fn start() -> (Tidegate, std::net::SocketAddr, ConfigFolder, EchoBackend) {
+    let (port, backend) = (free_port(), EchoBackend::start("a").await);
+    let folder = ConfigFolder::with(yaml::echo(port, backend.address));
+    (Tidegate::start(&folder).await, local(port), folder, backend)
+}
+
+#[tokio::test]
+async fn identity_headers_of_clients_are_replaced() {
+    let (_tidegate, address, _folder, _backend) = start().await;
+    let forged = [
+        ("x-forwarded-for", "6.6.6.6"),
+        ("x-forwarded-proto", "https"),
+        ("x-request-id", "mine"),
+        ("x-envoy-internal", "true"),
+        ("x-envoy-external-address", "6.6.6.6"),
+        ("x-envoy-retry-on", "5xx"),
+        ("x-envoy-max-retries", "9"),
+        ("x-envoy-upstream-rq-timeout-ms", "1"),
+        ("x-envoy-original-path", "/forged"),
+        ("x-envoy-decorator-operation", "forged"),
+        ("x-envoy-peer-metadata", "forged"),
+        ("x-envoy-peer-metadata-id", "forged"),
+        ("x-kept", "yes"),
+    ];
+    for http2 in [false, true] {
+        let answer = if http2 {
+            client::send_http2(address, "GET", "echo.test", "/", &forged, "").await
+        } else {
+            client::send(address, "GET", "echo.test", "/", &forged, "").await
+        };
+        assert_eq!(answer.received("x-forwarded-for").as_deref(), Some("6.6.6.6,127.0.0.1"));
+        assert_eq!(answer.received("x-forwarded-proto").as_deref(), Some("http"));
+        assert_eq!(answer.received("x-envoy-external-address").as_deref(), Some("127.0.0.1"));
+        assert_eq!(answer.received("x-kept").as_deref(), Some("yes"));
+        let id = answer.received("x-request-id").unwrap();
+        assert!(id.len() == 36 && id.as_bytes()[14] == b'4', "a UUIDv4, not {id}");
+        for gone in ["x-envoy-internal", "x-envoy-retry-on", "x-envoy-max-retries", "x-envoy-upstream-rq-timeout-ms"] {
+            assert_eq!(answer.received(gone), None, "{gone}");
+        }
+        for (name, value) in [("x-envoy-original-path", "/forged"), ("x-envoy-decorator-operation", "forged")] {
+            assert_ne!(answer.received(name).as_deref(), Some(value), "{name}");
+        }
+        assert_ne!(answer.received("x-envoy-peer-metadata").as_deref(), Some("forged"));
+        assert_eq!(answer.header("server"), "istio-envoy");
+        assert!(answer.header("x-envoy-upstream-service-time").parse::<u32>().is_ok());
+        assert_eq!(answer.header("x-envoy-peer-metadata"), "");
+    }
+}
+
+#[tokio::test]
+async fn each_request_gets_an_id_of_its_own() {
+    let (_tidegate, address, _folder, _backend) = start().await;
+    let first = client::get(address, "echo.test", "/").await.received("x-request-id").unwrap();
+    let second = client::get(address, "echo.test", "/").await.received("x-request-id").unwrap();
+    assert_ne!(first, second);
+}
+
+#[tokio::test]
+async fn trusted_hops_may_say_who_the_client_is() {
+    let (port, backend) = (free_port(), EchoBackend::start("a").await);
+    let folder = ConfigFolder::with(yaml::echo(port, backend.address));
+    let mesh = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(mesh.path(), "defaultConfig: {gatewayTopology: {numTrustedProxies: 1}}\n").unwrap();
+    let _tidegate = Options::default().mesh_config(mesh.path()).start(&folder).await;
+    let headers = [("x-forwarded-for", "6.6.6.6, 9.9.9.9"), ("x-forwarded-proto", "https")];
+    let answer = client::send(local(port), "GET", "echo.test", "/", &headers, "").await;
+    assert_eq!(answer.received("x-envoy-external-address").as_deref(), Some("9.9.9.9"));
+    assert_eq!(answer.received("x-forwarded-proto").as_deref(), Some("https"));
+}
+
+#[tokio::test]
+async fn hop_by_hop_headers_stay_on_their_hop() {
+    let (_tidegate, address, _folder, _backend) = start().await;
+    let request = "GET / HTTP/1.1\r\nhost: echo.test\r\nconnection: close, x-nominated\r\nx-nominated: secret\r\nkeep-alive: 5\r\nproxy-connection: x\r\nte: trailers, gzip\r\nx-end: y\r\n\r\n";
+    let answer = raw::exchange(address, request.as_bytes()).await;
+    assert_eq!(raw::status(&answer), Some(200), "{}", String::from_utf8_lossy(&answer));
+    let report: serde_json::Value = serde_json::from_slice(raw::body(&answer)).unwrap();
+    let names: Vec<&str> = report["headers"].as_array().unwrap().iter().map(|pair| pair[0].as_str().unwrap()).collect();
+    for gone in ["x-nominated", "keep-alive", "proxy-connection"] {
+        assert!(!names.contains(&gone), "{gone} reached the backend: {names:?}");
+    }
+    assert!(names.contains(&"x-end") && names.contains(&"x-forwarded-for"), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_client_cannot_nominate_away_what_the_gateway_sets() {
+    let (_tidegate, address, _folder, _backend) = start().await;
+    let request = "GET / HTTP/1.1\r\nhost: echo.test\r\nconnection: close, x-forwarded-for, x-request-id\r\n\r\n";
+    let answer = raw::exchange(address, request.as_bytes()).await;
+    if raw::status(&answer) == Some(400) {
+        return;
+    }
+    let report: serde_json::Value = serde_json::from_slice(raw::body(&answer)).unwrap();
+    let names: Vec<&str> = report["headers"].as_array().unwrap().iter().map(|pair| pair[0].as_str().unwrap()).collect();
+    assert!(names.contains(&"x-forwarded-for") && names.contains(&"x-request-id"), "{names:?}");
+}
+
+/// Ambiguous and broken requests: the status, and that nothing of them reaches the backend.
+#[tokio::test]
+async fn ambiguous_requests_are_refused() {
+    let (_tidegate, address, _folder, backend) = start().await;
+    let many_headers: String = (0..101).map(|n| format!("x-h{n}: v\r\n")).collect();
+    let big_header = format!("x-big: {}\r\n", "v".repeat(61 * 1024));
+    let cases: &[(&str, String, u16)] = &[
+        (
+            "content-length and transfer-encoding",
+            "POST / HTTP/1.1\r\nhost: echo.test\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+                .into(),
+            400,
+        ),
+        (
+            "two lengths",
+            "POST / HTTP/1.1\r\nhost: echo.test\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!".into(),
+            400,
+        ),
+        ("signed length", "POST / HTTP/1.1\r\nhost: echo.test\r\ncontent-length: +5\r\n\r\nhello".into(), 400),
+        (
+            "unknown coding",
+            "POST / HTTP/1.1\r\nhost: echo.test\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n".into(),
+            400,
+        ),
+        (
+            "chunked is not last",
+            "POST / HTTP/1.1\r\nhost: echo.test\r\ntransfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n".into(),
+            400,
+        ),
+        ("missing host", "GET / HTTP/1.1\r\nx: y\r\n\r\n".into(), 400),
+        ("two hosts", "GET / HTTP/1.1\r\nhost: echo.test\r\nhost: echo.test\r\n\r\n".into(), 400),
+        ("userinfo in host", "GET / HTTP/1.1\r\nhost: a@echo.test\r\n\r\n".into(), 400),
+        ("space before colon", "GET / HTTP/1.1\r\nhost: echo.test\r\nx-a : b\r\n\r\n".into(), 400),
+        ("folded header", "GET / HTTP/1.1\r\nhost: echo.test\r\nx-a: b\r\n c\r\n\r\n".into(), 400),
+        ("bare line feeds", "GET / HTTP/1.1\nhost: echo.test\n\n".into(), 400),
+        ("NUL in a value", "GET / HTTP/1.1\r\nhost: echo.test\r\nx-a: b\0c\r\n\r\n".into(), 400),
+        ("empty header name", "GET / HTTP/1.1\r\nhost: echo.test\r\n: b\r\n\r\n".into(), 400),
+        ("space in the target", "GET /a b HTTP/1.1\r\nhost: echo.test\r\n\r\n".into(), 400),
+        ("HTTP/1.0", "GET / HTTP/1.0\r\nhost: echo.test\r\n\r\n".into(), 426),
+        ("CONNECT", "CONNECT echo.test:80 HTTP/1.1\r\nhost: echo.test:80\r\n\r\n".into(), 405),
+        ("101 headers", format!("GET / HTTP/1.1\r\nhost: echo.test\r\n{many_headers}\r\n"), 431),
+        ("61 KiB of headers", format!("GET / HTTP/1.1\r\nhost: echo.test\r\n{big_header}\r\n"), 431),
+    ];
+    let mut wrong = Vec::new();
+    for (name, request, status) in cases {
+        let request = request.replacen("\r\nhost:", "\r\nconnection: close\r\nhost:", 1);
+        let answer = raw::exchange(address, request.as_bytes()).await;
+        if raw::status(&answer) != Some(*status) {
+            wrong.push(format!("{name}: {:?}", String::from_utf8_lossy(&answer[..answer.len().min(80)])));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(backend.requests(), 0, "something got through");
+    assert_eq!(client::get(address, "echo.test", "/").await.status, 200, "a plain request still works");
+}
+
+#[tokio::test]
+async fn bodies_pass_unchanged_in_both_directions() {
+    let (_tidegate, address, _folder, _backend) = start().await;
+    for length in [0, 1, 65_535, 65_536, 3_000_000] {
+        let body: Vec<u8> = (0..length).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for http2 in [false, true] {
+            let answer = if http2 {
+                client::send_http2(address, "POST", "echo.test", "/", &[], body.clone()).await
+            } else {
+                client::send(address, "POST", "echo.test", "/", &[], body.clone()).await
+            };
+            assert_eq!(answer.json()["length"], length, "http2={http2}");
+            assert_eq!(answer.json()["sha256"], echo::sha256(&body), "http2={http2} length={length}");
+        }
+        let asked = length.to_string();
+        for http2 in [false, true] {
+            let headers = [("x-echo-bytes", asked.as_str())];
+            let answer = if http2 {
+                client::send_http2(address, "GET", "echo.test", "/", &headers, "").await
+            } else {
+                client::send(address, "GET", "echo.test", "/", &headers, "").await
+            };
+            assert_eq!(answer.body.len(), length as usize, "http2={http2}");
+        }
+    }
+    let chunked = "POST / HTTP/1.1\r\nhost: echo.test\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n";
+    let answer = raw::exchange(address, chunked.as_bytes()).await;
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.contains(&echo::sha256(b"hello, world")), "{text}");
+}
+
+#[tokio::test]
+async fn methods_and_statuses_pass() {
+    let (_tidegate, address, _folder, _backend) = start().await;
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "REPORT"] {
+        assert_eq!(client::send(address, method, "echo.test", "/", &[], "").await.json()["method"], method);
+    }
+    let answer = client::send(address, "HEAD", "echo.test", "/", &[], "").await;
+    assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0));
+    for status in ["201", "204", "304", "404", "418", "500", "503"] {
+        let answer = client::send(address, "GET", "echo.test", "/", &[("x-echo-status", status)], "").await;
+        assert_eq!(answer.status.as_str(), status);
+        assert_eq!(answer.header("x-backend"), "a", "{status} is the backend's");
+    }
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let (_tidegate, address, _folder, backend) = start().await;
+    let mut request = String::new();
+    for number in 0..20 {
+        let host = if number == 10 { "nobody.test" } else { "echo.test" };
+        let close = if number == 19 { "connection: close\r\n" } else { "" };
+        request += &format!("GET /{number} HTTP/1.1\r\nhost: {host}\r\n{close}\r\n");
+    }
+    let answer = String::from_utf8(raw::exchange(address, request.as_bytes()).await).unwrap();
+    let statuses: Vec<&str> = answer.split("HTTP/1.1 ").skip(1).map(|part| &part[..3]).collect();
+    let expected: Vec<&str> = (0..20).map(|number| if number == 10 { "404" } else { "200" }).collect();
+    assert_eq!(statuses, expected);
+    let targets: Vec<usize> = (0..20).filter_map(|number| answer.find(&format!("\"target\":\"/{number}\""))).collect();
+    assert!(targets.len() == 19 && targets.is_sorted(), "{targets:?}");
+    assert_eq!(backend.requests(), 19);
+}

@@ -1,0 +1,17 @@
+//! The built binary with real peers: what a user of the gateway can see, one module for each promise.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod access_log;
+mod admin;
+mod bad_input;
+mod edge;
+mod folders;
+mod local_replies;
+mod metrics;
+mod path_normalization;
+mod peers;
+mod restart;
+mod routing;
+mod samples;
+mod shutdown;
+mod upstreams;
