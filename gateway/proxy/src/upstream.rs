@@ -14,6 +14,8 @@ mod host;
 mod registry;
 mod resolver;
 mod status;
+#[cfg(test)]
+mod testing;
 
 pub(crate) use cluster::ClusterHandle;
 pub(crate) use host::{ClusterTotals, ConnectionGuard, ConnectionOrigin, HostId, HostState, PickedHost};

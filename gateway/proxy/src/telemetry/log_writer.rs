@@ -21,6 +21,8 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 const GATHER: Duration = Duration::from_millis(10);
 /// Most that is written at once.
 const BATCH_BYTES: usize = 64 * 1024;
+/// How long a reader that is not ready holds up a batch before it is lost.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two tries to open a file, and between two complaints about one.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -63,7 +65,7 @@ impl LogFile {
             open.file = self::open(&self.path).ok();
         }
         let result = match &mut open.file {
-            Some(file) => file.write_all(lines),
+            Some(file) => write_all(file, lines),
             None => Err(io::ErrorKind::NotFound.into()),
         };
         let Err(error) = result else { return true };
@@ -73,6 +75,24 @@ impl LogFile {
         }
         false
     }
+}
+
+/// Like `Write::write_all`, with patience for a terminal or pipe that its owner has made non-blocking.
+fn write_all(file: &mut File, mut lines: &[u8]) -> io::Result<()> {
+    let mut patience = PATIENCE.as_millis() / GATHER.as_millis();
+    while !lines.is_empty() {
+        match file.write(lines) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => lines = &lines[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && patience > 0 => {
+                patience -= 1;
+                thread::sleep(GATHER);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn open(path: &str) -> io::Result<File> {

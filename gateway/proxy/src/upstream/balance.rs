@@ -153,22 +153,141 @@ fn by_weight(sums: &[u64], uniform: u64) -> usize {
     sums.partition_point(|sum| *sum <= point)
 }
 
-/// One round in which every place comes up as often as its weight says and as evenly spread as possible: the k-th turn
-/// of weight w is due at (2k + 1) / 2w of the round.
+/// One round in which every place comes up as often as its weight says, the light ones spread between the heavy: each
+/// turn every place gains its weight, and the richest one is taken and pays for all. Empty if a round is too long.
 fn smooth_schedule(weights: &[u64]) -> Box<[u32]> {
     let divisor = weights.iter().copied().fold(0, gcd).max(1);
     let length: u64 = weights.iter().map(|weight| weight / divisor).sum();
     if length > MAX_SCHEDULE {
         return Box::default();
     }
-    let mut turns: Vec<(u64, u64, u32)> = (0u32..)
-        .zip(weights)
-        .flat_map(|(place, weight)| (0..weight / divisor).map(move |k| (2 * k + 1, weight / divisor, place)))
-        .collect();
-    turns.sort_by(|a, b| (a.0 * b.1).cmp(&(b.0 * a.1)).then(a.2.cmp(&b.2)));
-    turns.into_iter().map(|(_, _, place)| place).collect()
+    let mut wealth = vec![0i64; weights.len()];
+    (0..length)
+        .map(|_| {
+            let mut richest = 0;
+            for (place, weight) in weights.iter().enumerate() {
+                wealth[place] += (weight / divisor) as i64;
+                if wealth[place] > wealth[richest] {
+                    richest = place;
+                }
+            }
+            wealth[richest] -= length as i64;
+            richest as u32
+        })
+        .collect()
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tidegate_snapshot::{Discovery, Endpoint};
+
+    use super::*;
+    use crate::upstream::testing::{cluster, endpoint, port, snapshot};
+    use crate::upstream::{ClusterHandle, ClusterRegistry, DnsOptions, PickedHost};
+
+    /// A cluster with one host for each weight; ports count from 1. Endpoints of weight 0 are unhealthy.
+    fn handle(policy: LoadBalancing, weights: &[u32]) -> Arc<ClusterHandle> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let registry = ClusterRegistry::new(Arc::default(), DnsOptions::default(), runtime.handle().clone());
+        let endpoints: Vec<Endpoint> = (1u16..)
+            .zip(weights)
+            .map(|(port, weight)| {
+                let health = if *weight == 0 { Health::Unhealthy } else { Health::Healthy };
+                Endpoint { health, ..endpoint(port, *weight) }
+            })
+            .collect();
+        registry.prepare(&snapshot(vec![cluster("a", policy, Discovery::Static(endpoints))])).remove(0)
+    }
+
+    fn pick(handle: &ClusterHandle) -> PickedHost {
+        handle.pick(&[]).unwrap()
+    }
+
+    /// How often each port is picked by requests that end at once.
+    fn counts(handle: &ClusterHandle, picks: usize) -> BTreeMap<u16, usize> {
+        let mut counts = BTreeMap::new();
+        (0..picks).for_each(|_| *counts.entry(port(pick(handle).address())).or_default() += 1);
+        counts
+    }
+
+    #[test]
+    fn every_policy_obeys_weights() {
+        for policy in [LoadBalancing::LeastRequest, LoadBalancing::RoundRobin, LoadBalancing::Random] {
+            for weights in [&[1, 1, 1, 1][..], &[1, 2, 3], &[90, 10], &[1, 0, 1], &[7, 100_003, 30_011]] {
+                let handle = handle(policy, weights);
+                let (picks, total) = (60_000.0, weights.iter().sum::<u32>());
+                let counts = counts(&handle, 60_000);
+                for (port, weight) in (1u16..).zip(weights) {
+                    let expected = picks * f64::from(*weight) / f64::from(total);
+                    let found = counts.get(&port).copied().unwrap_or(0) as f64;
+                    let tolerance = 5.0 * expected.sqrt() + if *weight == 0 { 0.0 } else { 5.0 };
+                    assert!((found - expected).abs() <= tolerance, "{policy:?} {weights:?}: {counts:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn round_robin_is_exact_and_smooth() {
+        let handle = handle(LoadBalancing::RoundRobin, &[5, 1, 1]);
+        for _ in 0..3 {
+            assert_eq!(counts(&handle, 7), BTreeMap::from([(1, 5), (2, 1), (3, 1)]));
+        }
+        assert_eq!(*smooth_schedule(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
+        assert_eq!(*smooth_schedule(&[2, 2]), [0, 1]);
+        assert_eq!(*smooth_schedule(&[20, 10]), [0, 1, 0]);
+        assert!(smooth_schedule(&[1, 4_000_000_000]).is_empty());
+    }
+
+    #[test]
+    fn the_less_loaded_of_two_choices_is_taken() {
+        let two = handle(LoadBalancing::LeastRequest, &[1, 1]);
+        let busy = pick(&two);
+        for _ in 0..100 {
+            assert_ne!(pick(&two).id(), busy.id(), "with two hosts the idle one always wins");
+        }
+
+        let ten = handle(LoadBalancing::LeastRequest, &[1; 10]);
+        let open: Vec<PickedHost> = (0..1000).map(|_| pick(&ten)).collect();
+        let active: Vec<u32> = (1u16..=10)
+            .map(|number| open.iter().find(|host| port(host.address()) == number).unwrap().active_requests())
+            .collect();
+        assert!(active.iter().all(|active| (90..=110).contains(active)), "{active:?}");
+
+        let weighted = handle(LoadBalancing::LeastRequest, &[3, 1]);
+        let open: Vec<PickedHost> = (0..400).map(|_| pick(&weighted)).collect();
+        let heavy = open.iter().filter(|host| port(host.address()) == 1).count();
+        assert!((280..=320).contains(&heavy), "{heavy} of 400 go to the host of three quarters of the weight");
+    }
+
+    #[test]
+    fn without_healthy_hosts_there_is_none() {
+        assert!(handle(LoadBalancing::LeastRequest, &[]).pick(&[]).is_none());
+        assert!(handle(LoadBalancing::RoundRobin, &[0, 0]).pick(&[]).is_none());
+        let one = handle(LoadBalancing::Random, &[0, 1, 0]);
+        assert_eq!(counts(&one, 10), BTreeMap::from([(2, 10)]));
+    }
+
+    #[test]
+    fn a_retry_goes_to_another_host_if_there_is_one() {
+        for policy in [LoadBalancing::LeastRequest, LoadBalancing::RoundRobin, LoadBalancing::Random] {
+            // The first host has nearly all of the weight, so picking again alone would hardly ever leave it.
+            let handle = handle(policy, &[1_000_000, 1, 1]);
+            for _ in 0..200 {
+                let mut tried = Vec::new();
+                for _ in 0..3 {
+                    let host = handle.pick(&tried).unwrap();
+                    assert!(!tried.contains(&host.id()), "{policy:?}");
+                    tried.push(host.id());
+                }
+                assert!(handle.pick(&tried).is_some(), "all tried: any will do");
+            }
+        }
+    }
 }

@@ -177,6 +177,14 @@ impl ClusterHandle {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn pinned(&self) -> Option<&Arc<EndpointSet>> {
+        match &self.endpoints {
+            Endpoints::Pinned(set) => Some(set),
+            Endpoints::Live(_) => None,
+        }
+    }
+
     fn with_set<T>(&self, read: impl FnOnce(&EndpointSet) -> T) -> T {
         match &self.endpoints {
             Endpoints::Pinned(set) => read(set),

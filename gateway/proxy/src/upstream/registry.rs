@@ -49,6 +49,12 @@ impl ClusterRegistry {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn with_timing(mut self, timing: super::resolver::Timing) -> Self {
+        Arc::get_mut(&mut self.resolver).expect("nothing resolves yet").timing = timing;
+        self
+    }
+
     /// Handles for a Snapshot's clusters, in the order of [`Snapshot::clusters`].
     ///
     /// Counters are taken over by cluster name and address, DNS answers by cluster name and target. What is new starts
@@ -106,5 +112,137 @@ impl ClusterRegistry {
     pub(crate) fn retire(&self) {
         self.runtimes.lock().retain(|_, runtime| runtime.strong_count() > 0);
         self.destinations.sweep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use arc_swap::ArcSwap;
+    use tidegate_snapshot::{Endpoint, LoadBalancing};
+
+    use super::*;
+    use crate::upstream::testing::{cluster, endpoint, port, snapshot};
+    use crate::upstream::{ConnectionOrigin, EndpointStatus};
+
+    fn registry() -> ClusterRegistry {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        ClusterRegistry::new(Arc::default(), DnsOptions::default(), runtime.handle().clone())
+    }
+
+    fn static_cluster(name: &str, ports: &[u16]) -> Cluster {
+        let endpoints: Vec<Endpoint> = ports.iter().map(|port| endpoint(*port, 1)).collect();
+        cluster(name, LoadBalancing::LeastRequest, Discovery::Static(endpoints))
+    }
+
+    fn endpoint_status(handle: &ClusterHandle, number: u16) -> EndpointStatus {
+        handle.status().endpoints.into_iter().find(|it| port(&it.address) == number).unwrap()
+    }
+
+    #[test]
+    fn counters_of_an_address_survive_snapshots() {
+        let registry = registry();
+        let old = registry.prepare(&snapshot(vec![static_cluster("a", &[1]), static_cluster("b", &[1])]));
+        let picked = old[0].pick(&[]).unwrap();
+        picked.connected(ConnectionOrigin::New);
+        let _connection = picked.connection_opened();
+
+        let new = registry.prepare(&snapshot(vec![static_cluster("b", &[1]), static_cluster("a", &[1, 2])]));
+        assert_eq!([new[0].name().as_ref(), new[1].name().as_ref()], ["b", "a"], "in the Snapshot's order");
+        let status = endpoint_status(&new[1], 1);
+        assert_eq!((status.rq_active, status.cx_active, status.cx_total, status.rq_total), (1, 1, 1, 1));
+        assert_eq!(endpoint_status(&new[0], 1).rq_total, 0, "the same address in another cluster is another host");
+        assert_eq!(new[1].id(), old[0].id());
+        assert_ne!(new[0].id(), new[1].id());
+
+        assert_eq!(new[1].pick(&[]).map(|host| port(host.address())), Some(2), "the old request still counts");
+        drop(picked);
+        assert_eq!(endpoint_status(&new[1], 1).rq_active, 0);
+    }
+
+    #[test]
+    fn a_request_sees_the_endpoints_of_its_own_snapshot() {
+        let registry = registry();
+        let old = registry.prepare(&snapshot(vec![static_cluster("a", &[1])]));
+        let new = registry.prepare(&snapshot(vec![static_cluster("a", &[2])]));
+        assert_eq!(old[0].pick(&[]).map(|host| port(host.address())), Some(1));
+        assert_eq!(new[0].pick(&[]).map(|host| port(host.address())), Some(2));
+    }
+
+    #[test]
+    fn what_has_not_changed_is_shared_and_what_is_gone_is_forgotten() {
+        let registry = registry();
+        let one = registry.prepare(&snapshot(vec![static_cluster("a", &[2, 1, 2])]));
+        let two = registry.prepare(&snapshot(vec![static_cluster("a", &[1, 2])]));
+        assert_eq!(one[0].healthy_hosts(), 2, "an address counts once");
+        assert!(Arc::ptr_eq(one[0].pinned().unwrap(), two[0].pinned().unwrap()));
+
+        let heavier =
+            cluster("a", LoadBalancing::LeastRequest, Discovery::Static(vec![endpoint(1, 1), endpoint(2, 9)]));
+        let three = registry.prepare(&snapshot(vec![heavier]));
+        assert_eq!(endpoint_status(&three[0], 2).weight, 9);
+
+        drop((one, two, three));
+        registry.retire();
+        assert!(registry.runtimes.lock().is_empty());
+    }
+
+    #[test]
+    fn a_cluster_keeps_the_counts_of_hosts_that_left() {
+        let registry = registry();
+        let old = registry.prepare(&snapshot(vec![static_cluster("a", &[1])]));
+        let host = old[0].pick(&[]).unwrap();
+        host.connected(ConnectionOrigin::New);
+        host.answered(200);
+        host.answered(503);
+        host.timed_out();
+        host.connect_failed();
+        let new = registry.prepare(&snapshot(vec![static_cluster("a", &[2])]));
+        let check = |requests_active| {
+            let totals = new[0].totals();
+            assert_eq!((totals.rq_total, totals.rq_success, totals.rq_error, totals.rq_timeout), (1, 1, 3, 1));
+            assert_eq!((totals.cx_total, totals.cx_connect_fail, totals.rq_active), (2, 1, requests_active));
+        };
+        check(1);
+        drop((old, host));
+        check(0);
+    }
+
+    #[test]
+    fn picking_from_many_threads_while_snapshots_change_loses_no_count() {
+        let registry = registry();
+        let make = |generation: u16| {
+            let ports: Vec<u16> = (1..=8).filter(|port| *port == 1 || (port + generation) % 3 != 0).collect();
+            registry.prepare(&snapshot(vec![static_cluster("a", &ports)])).remove(0)
+        };
+        let keep = make(0);
+        let published = Arc::new(ArcSwap::new(make(1)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                let (published, stop) = (published.clone(), stop.clone());
+                thread::spawn(move || {
+                    let (mut picks, mut held) = (0u64, Vec::new());
+                    while !stop.load(Ordering::Relaxed) || picks < 1000 {
+                        let host = published.load().pick(&[]).unwrap();
+                        host.connected(ConnectionOrigin::Pooled);
+                        picks += 1;
+                        held.push(host);
+                        if held.len() > 20 {
+                            held.clear();
+                        }
+                    }
+                    picks
+                })
+            })
+            .collect();
+        (0..2000).for_each(|generation| published.store(make(generation)));
+        stop.store(true, Ordering::Relaxed);
+        let picks: u64 = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
+        let totals = keep.totals();
+        assert_eq!((totals.rq_total, totals.rq_active), (picks, 0));
     }
 }

@@ -62,6 +62,22 @@ pub(super) struct Resolver {
     options: DnsOptions,
     current: Mutex<Option<Current>>,
     permits: Semaphore,
+    pub(super) timing: Timing,
+}
+
+/// When names are asked for again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timing {
+    /// Shortest time between two queries for one name, and the first pause after a failure.
+    pub(super) min_refresh: Duration,
+    /// Longest pause after a failure.
+    pub(super) max_backoff: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { min_refresh: Duration::from_secs(1), max_backoff: Duration::from_secs(60) }
+    }
 }
 
 #[derive(Debug)]
@@ -75,7 +91,7 @@ type Stamp = [Option<SystemTime>; 2];
 
 impl Resolver {
     pub(super) fn new(options: DnsOptions) -> Self {
-        Self { options, current: Mutex::default(), permits: Semaphore::new(MAX_QUERIES) }
+        Self { options, current: Mutex::default(), permits: Semaphore::new(MAX_QUERIES), timing: Timing::default() }
     }
 
     /// Asks for the addresses of one family. Never longer than the resolver's own timeouts after its turn has come.
@@ -138,6 +154,8 @@ impl Resolver {
         // Each family is asked for on its own: a slow or broken answer for one never holds back the other.
         options.ip_strategy = LookupIpStrategy::Ipv4Only;
         options.cache_size = CACHE_SIZE;
+        // The semaphore bounds queries; the resolver would refuse what is above its own smaller bound.
+        options.max_active_requests = options.max_active_requests.max(2 * MAX_QUERIES);
         // When to ask again after a failure is decided here and not by a zone's SOA.
         options.negative_max_ttl = Some(Duration::from_secs(1));
         TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build()
