@@ -37,7 +37,7 @@ soak: peers
 bench:
 	@sh tests/setup.sh build bench
 	$(CARGO) build --locked --release -p tidegate
-	TIDEGATE_BIN=$(CURDIR)/target/release/tidegate $(CARGO) test --locked -p tidegate-tests --bench gateway
+	TIDEGATE_BIN=$(CURDIR)/target/release/tidegate $(CARGO) bench --locked -p tidegate-tests --bench gateway
 
 lint:
 	$(CARGO) fmt --all -- --check

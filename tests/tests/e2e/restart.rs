@@ -20,6 +20,7 @@ async fn the_last_accepted_configuration_is_served_when_the_folder_is_broken_or_
     std::fs::create_dir(&inner).unwrap();
     std::fs::write(inner.join("gateway.yaml"), yaml::echo(port, backend.address)).unwrap();
     let start = || Options::default().state(state.path()).spawn(&["--config".into(), inner.clone().into()]);
+    let permit = |mode| std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(mode)).unwrap();
 
     let mut tidegate = start();
     tidegate.ready().await;
@@ -28,21 +29,17 @@ async fn the_last_accepted_configuration_is_served_when_the_folder_is_broken_or_
     assert!(tidegate.exited().await.success(), "{}", tidegate.log());
     drop(tidegate);
 
-    let damages: [(&str, fn(&std::path::Path)); 4] = [
-        ("broken", |folder| std::fs::write(folder.join("gateway.yaml"), "kind: [").unwrap()),
-        ("binary", |folder| std::fs::write(folder.join("gateway.yaml"), [0u8, 159, 146, 150].repeat(1000)).unwrap()),
-        ("unreadable", |folder| std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0)).unwrap()),
-        ("gone", |folder| {
-            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
-            std::fs::remove_dir_all(folder).unwrap();
-        }),
-    ];
-    for (name, damage) in damages {
-        if name == "unreadable" && is_root() {
-            eprintln!("running as root: nothing is unreadable");
-            continue;
+    for name in ["broken", "binary", "unreadable", "gone"] {
+        match name {
+            "broken" => std::fs::write(inner.join("gateway.yaml"), "kind: [").unwrap(),
+            "binary" => std::fs::write(inner.join("gateway.yaml"), [0u8, 159, 146, 150].repeat(1000)).unwrap(),
+            "unreadable" if is_root() => eprintln!("running as root: nothing is unreadable"),
+            "unreadable" => permit(0o000),
+            _ => {
+                permit(0o755);
+                std::fs::remove_dir_all(&inner).unwrap();
+            }
         }
-        damage(&inner);
         let begin = Instant::now();
         let mut tidegate = start();
         tidegate.ready().await;
