@@ -17,6 +17,7 @@ pub mod networking;
 mod node;
 mod object;
 mod pending;
+pub mod re2;
 mod set;
 mod spans;
 mod validate;

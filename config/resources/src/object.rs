@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidegate_core::{Origin, ResourceKey};
 
-use crate::kubernetes::{ConfigMap, EndpointSlice, Endpoints, Namespace, Pod, Secret, Service};
+use crate::kubernetes::{Accepted, ConfigMap, EndpointSlice, Endpoints, Namespace, Pod, Secret, Service};
 use crate::mesh::MeshConfig;
 use crate::networking::{DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry};
 use crate::spans::Spans;
@@ -75,34 +75,27 @@ pub enum Spec {
     MeshConfig(Box<MeshConfig>),
 }
 
-mod meta {
-    use std::collections::BTreeMap;
-
-    use crate::kubernetes::Accepted;
-
-    crate::decode::message! {
-        /// `metadata` in the file.
-        pub struct ObjectMeta {
-            pub name: String => "name",
-            pub namespace: String => "namespace",
-            pub labels: BTreeMap<String, String> => "labels",
-            pub annotations: BTreeMap<String, String> => "annotations",
-            pub creation_timestamp: Option<String> => "creationTimestamp",
-            pub generation: Option<i64> => "generation",
-            pub resource_version: Option<String> => "resourceVersion",
-            pub generate_name: String => "generateName",
-            pub uid: Accepted => "uid",
-            pub self_link: Accepted => "selfLink",
-            pub deletion_timestamp: Accepted => "deletionTimestamp",
-            pub deletion_grace_period_seconds: Accepted => "deletionGracePeriodSeconds",
-            pub owner_references: Accepted => "ownerReferences",
-            pub finalizers: Accepted => "finalizers",
-            pub managed_fields: Accepted => "managedFields",
-            pub cluster_name: Accepted => "clusterName",
-        }
+crate::decode::message! {
+    /// `metadata` in the file.
+    pub(crate) struct ObjectMeta {
+        pub name: String => "name",
+        pub namespace: String => "namespace",
+        pub labels: BTreeMap<String, String> => "labels",
+        pub annotations: BTreeMap<String, String> => "annotations",
+        pub creation_timestamp: Option<String> => "creationTimestamp",
+        pub generation: Option<i64> => "generation",
+        pub resource_version: Option<String> => "resourceVersion",
+        pub generate_name: String => "generateName",
+        pub uid: Accepted => "uid",
+        pub self_link: Accepted => "selfLink",
+        pub deletion_timestamp: Accepted => "deletionTimestamp",
+        pub deletion_grace_period_seconds: Accepted => "deletionGracePeriodSeconds",
+        pub owner_references: Accepted => "ownerReferences",
+        pub finalizers: Accepted => "finalizers",
+        pub managed_fields: Accepted => "managedFields",
+        pub cluster_name: Accepted => "clusterName",
     }
 }
-pub(crate) use meta::ObjectMeta;
 
 /// Seconds since 1970 of `2006-01-02T15:04:05Z` or `2006-01-02T15:04:05.999+02:00`.
 pub(crate) fn rfc3339_seconds(text: &str) -> Option<i64> {

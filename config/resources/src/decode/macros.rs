@@ -8,12 +8,12 @@
 macro_rules! message {
     ($(
         $(#[$meta:meta])*
-        pub struct $name:ident $($redacted:ident)? {
+        pub $(($($scope:tt)+))? struct $name:ident $($redacted:ident)? {
             $( $(#[$field_meta:meta])* pub $field:ident : $type:ty => $json:literal $([$($enforcement:tt)+])? ),* $(,)?
         }
         $( one of $( ($($alternative:literal),+) ),+ ; )?
     )+) => { $(
-        $crate::decode::message!(@struct [$($redacted)?] $(#[$meta])* pub struct $name {
+        $crate::decode::message!(@struct [$($redacted)?] $(#[$meta])* pub $(($($scope)+))? struct $name {
             $( $(#[$field_meta])* pub $field : $type, )*
         });
 
