@@ -1,0 +1,180 @@
+//! `tidegate demo`: an application behind a gateway, on an empty machine.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::Exit;
+use super::arguments::{ServerAddress, server_address};
+use super::output::Console;
+use super::run::LogArgs;
+use crate::demo::{Backends, Folder, Written};
+use crate::render::{Paint, Table, printable};
+use crate::run::{ConfigSource, RunOptions, Started, StateDir};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate demo
+  tidegate demo --port 9000 --dir /tmp/playground
+
+Then open http://localhost:8080/productpage, edit demo/virtual-service.yaml, and watch traffic move.
+Files that you have edited are never overwritten; delete one to get the original back.";
+
+/// Play: a small application, its configuration in a folder for you to edit, and a gateway in front.
+///
+/// Needs no Kubernetes, no network and no privileges. The application (a product page, details, three versions of
+/// reviews, ratings) runs inside this process, and its services reach each other through the gateway.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DemoArgs {
+    /// Folder for the configuration.
+    #[arg(long, value_name = "DIR", default_value = "./demo")]
+    dir: PathBuf,
+    /// Port of the gateway.
+    #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1024..))]
+    port: u16,
+    /// Admin address [default: 127.0.0.1:15000, or any port if that is in use].
+    #[arg(long, value_name = "ADDRESS", value_parser = server_address, visible_alias = "admin-port")]
+    admin_address: Option<ServerAddress>,
+    /// Address of the metrics [default: 127.0.0.1:15020, or any port if that is in use].
+    #[arg(long, value_name = "ADDRESS", value_parser = server_address)]
+    stats_address: Option<ServerAddress>,
+    /// Address of the readiness check [default: 127.0.0.1:15021, or any port if that is in use].
+    #[arg(long, value_name = "ADDRESS", value_parser = server_address)]
+    health_address: Option<ServerAddress>,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+pub(crate) fn run(args: DemoArgs, console: Console) -> anyhow::Result<Exit> {
+    let start = Instant::now();
+    if let Err(error) = probe(SocketAddr::from(([0, 0, 0, 0], args.port))) {
+        console.error(&format!("the gateway cannot listen on port {}: {error}", args.port));
+        console.help(&format!("choose another port: tidegate demo --port {}", free_port_near(args.port)));
+        return Ok(Exit::Failure);
+    }
+    let mut backends = Backends::bind()?;
+    let folder = Folder::new(args.dir);
+    let written = folder.write(args.port, backends.addresses())?;
+    let shown_folder = folder.path().display().to_string();
+    let url = format!("http://localhost:{}", args.port);
+    backends.serve(args.port, shown_folder.clone(), url.clone());
+
+    let mut options = RunOptions::new(ConfigSource::Paths(vec![folder.path().to_owned()]));
+    options.state_dir = StateDir::None;
+    options.admin_address = operators_address(args.admin_address, 15000);
+    options.stats_address = operators_address(args.stats_address, 15020);
+    options.health_address = operators_address(args.health_address, 15021);
+    // Nobody has to notice that readiness fails, and whoever plays does not want to wait.
+    options.drain_delay = Duration::ZERO;
+    options.drain_timeout = Duration::from_secs(5);
+    options.log = args.log.options("warn,tidegate=info");
+    options.on_started = Some(Box::new(move |started: &Started| {
+        let banner = Banner { folder: &shown_folder, url: &url, written: &written, started, took: start.elapsed() };
+        // A reader who left misses the banner and nothing else.
+        let _ = console.print(&banner.render(console.paint()));
+    }));
+    let outcome = crate::run::run(options);
+    // The services go last: requests that were in flight have had their answers by now.
+    drop(backends);
+    outcome?;
+    Ok(Exit::Success)
+}
+
+/// The address as it was asked for; else `port` on loopback; else any port, so that two demos can run.
+fn operators_address(asked: Option<ServerAddress>, port: u16) -> Option<SocketAddr> {
+    match asked {
+        Some(asked) => asked.resolve([127, 0, 0, 1]),
+        None => {
+            let usual = SocketAddr::from(([127, 0, 0, 1], port));
+            Some(if probe(usual).is_ok() { usual } else { SocketAddr::from(([127, 0, 0, 1], 0)) })
+        }
+    }
+}
+
+/// Whether a socket can be bound there. The gateway's own sockets share their port on purpose, so a second gateway
+/// would not notice the first; this does.
+fn probe(address: SocketAddr) -> io::Result<()> {
+    TcpListener::bind(address).map(drop)
+}
+
+fn free_port_near(port: u16) -> u16 {
+    let near = port.saturating_add(1)..=port.saturating_add(100);
+    near.into_iter().find(|port| probe(SocketAddr::from(([0, 0, 0, 0], *port))).is_ok()).unwrap_or(18_080)
+}
+
+/// What is printed when the demo serves.
+struct Banner<'a> {
+    folder: &'a str,
+    url: &'a str,
+    written: &'a Written,
+    started: &'a Started,
+    took: Duration,
+}
+
+impl Banner<'_> {
+    fn render(&self, paint: Paint) -> String {
+        let Self { folder, url, started, .. } = self;
+        let folder = printable(folder);
+        // As the user called it, so that the lines can be pasted.
+        let program = std::env::args().next().unwrap_or_else(|| "tidegate".into());
+        let mut out = format!(
+            "{} {}  demo  config={}  snapshot={}  ready in {:.1} s\n",
+            paint.strong("tidegate"),
+            env!("CARGO_PKG_VERSION"),
+            folder,
+            started.hash,
+            self.took.as_secs_f64().max(0.1)
+        );
+        let mut table = Table::default();
+        let address = |address: SocketAddr, path: &str| paint.place(&format!("http://{address}{path}"));
+        table.row([paint.label("page"), paint.place(&format!("{url}/productpage")), String::new()]);
+        if let Some(admin) = started.admin {
+            table.row([
+                paint.label("admin"),
+                address(admin, "/"),
+                paint.faint("config_dump, clusters, stats, logging"),
+            ]);
+        }
+        if let Some(stats) = started.stats {
+            table.row([paint.label("metrics"), address(stats, "/stats/prometheus"), String::new()]);
+        }
+        if let Some(health) = started.health {
+            table.row([paint.label("ready"), address(health, "/healthz/ready"), String::new()]);
+        }
+        out.push_str(&table.render("  "));
+
+        let explain = match started.admin {
+            Some(admin) if admin.port() == 15000 => String::new(),
+            Some(admin) => format!(" --admin {admin}"),
+            None => format!(" --config {folder}"),
+        };
+        let mut table = Table::default();
+        table.row([
+            paint.label("try"),
+            format!("curl {url}/reviews/0 -H 'end-user: jason'"),
+            paint.faint("jason gets v2"),
+        ]);
+        table.row([
+            paint.label("why"),
+            format!("{program} explain GET {url}/reviews/0 -H 'end-user: jason'{explain}"),
+            String::new(),
+        ]);
+        table.row([
+            paint.label("edit"),
+            format!("{folder}/virtual-service.yaml"),
+            paint.faint("change weights, save, reload the page"),
+        ]);
+        out.push('\n');
+        out.push_str(&table.render("  "));
+        if !self.written.kept.is_empty() {
+            let kept = self.written.kept.join(", ");
+            out.push_str(&format!("\n  {} {kept}\n", paint.warning("kept as you edited them:")));
+        }
+        out.push_str(&format!("\nWatching {folder} for changes. Ctrl-C drains and ends.\n"));
+        out
+    }
+}

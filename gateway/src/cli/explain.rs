@@ -1,0 +1,268 @@
+//! `tidegate explain`: why a request goes where it goes.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use tidegate_core::{Code, Diagnostic, Level};
+use tidegate_snapshot::ExplainRequest;
+
+use super::Exit;
+use super::admin_client;
+use super::arguments::{OutputFormat, ReadArgs};
+use super::inputs;
+use super::output::Console;
+use crate::control::{Offline, read_once};
+use crate::render::{ExplanationView, Texts, explanation, snippets};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate explain http://localhost:8080/reviews/0                       the gateway that runs here
+  tidegate explain GET http://localhost:8080/reviews/0 -H 'end-user: jason'
+  tidegate explain POST https://shop.example.com/cart --config ./gateway.d   files, before they serve
+  tidegate explain http://10.0.0.7/cart -H 'Host: shop.example.com' -o json
+
+The method is GET if left out. Headers are those of the client: what the gateway adds is not yet there.
+`--port` is the port that the Gateway names; without it, the URL's port is used if a server listens there (8080 also
+means 80 bound at +8000), else 80 or 443, else the only one that there is.";
+
+/// Show which listener, virtual host, route, cluster and endpoints a request gets, and why.
+///
+/// It runs the code that serves, on the configuration of a running gateway (its admin address) or on files. Every
+/// route that was tried is named with the reason why it did not match, and with its file and line.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, override_usage = "tidegate explain [OPTIONS] [METHOD] URL")]
+pub(crate) struct ExplainArgs {
+    /// Method, and URL as a client would write it.
+    #[arg(value_name = "[METHOD] URL", required = true, num_args = 1..=2)]
+    request: Vec<String>,
+    /// Request header; repeatable. `Host` wins over the URL's.
+    #[arg(long, short = 'H', value_name = "NAME: VALUE")]
+    header: Vec<String>,
+    /// Port that the Gateway names.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Explain files and folders instead of a running gateway; repeatable.
+    #[arg(long, short, value_name = "PATH", conflicts_with = "admin")]
+    config: Vec<PathBuf>,
+    /// Admin address of the running gateway.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000", env = "TIDEGATE_ADMIN_ADDRESS")]
+    #[arg(hide_env_values = true)]
+    admin: String,
+    #[arg(long, short, value_enum, default_value_t)]
+    output: OutputFormat,
+    #[command(flatten)]
+    read: ReadArgs,
+}
+
+/// Where a URL leads, in the parts that a request line and a Host header have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Target {
+    scheme: &'static str,
+    authority: String,
+    /// The URL's own port, if it is written.
+    port: Option<u16>,
+    /// Path and query.
+    path: String,
+}
+
+pub(crate) fn run(args: &ExplainArgs, console: Console) -> anyhow::Result<Exit> {
+    let (method, url) = match args.request.as_slice() {
+        [url] => ("GET", url.as_str()),
+        [method, url] => (method.as_str(), url.as_str()),
+        _ => return Ok(Exit::Usage),
+    };
+    let request = Target::parse(url).and_then(|target| {
+        let headers = args.header.iter().map(|header| parse_header(header)).collect::<anyhow::Result<Vec<_>>>()?;
+        if method.is_empty() || http::Method::from_bytes(method.as_bytes()).is_err() {
+            bail!("`{method}` is no method; write METHOD URL, as in GET http://localhost:8080/");
+        }
+        Ok((target, headers))
+    });
+    let (mut target, headers) = match request {
+        Ok(request) => request,
+        Err(error) => {
+            console.error(&format!("{error:#}"));
+            return Ok(Exit::Usage);
+        }
+    };
+    // As in a client: the Host header replaces the URL's authority, and is sent once.
+    let (host, headers): (Vec<_>, Vec<_>) = headers.into_iter().partition(|(name, _)| name == "host");
+    if let Some((_, host)) = host.last() {
+        target.authority = String::from_utf8_lossy(host.as_bytes()).into_owned();
+    }
+    let method = method.to_ascii_uppercase();
+    let value = if args.config.is_empty() {
+        ask(args, &method, url, console)?
+    } else {
+        match offline(args, &method, &target, &headers, console)? {
+            Some(value) => value,
+            None => return Ok(Exit::Data),
+        }
+    };
+    match args.output {
+        OutputFormat::Json => console.print_json(&value)?,
+        OutputFormat::Yaml => console.print_yaml(&value)?,
+        OutputFormat::Table => {
+            let view: ExplanationView =
+                serde_json::from_value(value).context("the gateway's answer is not an explanation")?;
+            let headers: Vec<_> = headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+                .collect();
+            console.print(&explanation(&view, target.scheme, &headers, console.paint()))?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// Asks a running gateway, which reads the URL and the headers as this command does.
+fn ask(args: &ExplainArgs, method: &str, url: &str, console: Console) -> anyhow::Result<Value> {
+    let mut query = vec![("method", method.to_owned()), ("url", url.to_owned())];
+    query.extend(args.header.iter().map(|header| ("header", header.clone())));
+    query.extend(args.port.map(|port| ("port", port.to_string())));
+    match admin_client::get(&args.admin, "/explain", &query) {
+        Ok(body) => serde_json::from_slice(&body).context("the gateway's answer is no JSON"),
+        Err(error) => {
+            if matches!(error, admin_client::AskError::Unreachable { .. }) {
+                console.help(
+                    "start one (`tidegate demo`, `tidegate run`), name its admin address with --admin, or explain \
+                     files with --config",
+                );
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Reads and compiles files as `run` does, and explains on the result. None if there is nothing to compile; stderr says
+/// why.
+fn offline(
+    args: &ExplainArgs,
+    method: &str,
+    target: &Target,
+    headers: &[(HeaderName, HeaderValue)],
+    console: Console,
+) -> anyhow::Result<Option<Value>> {
+    let Offline { snapshot, resources, diagnostics } = read_once(&args.config, &args.read.options());
+    report(&diagnostics, console);
+    if resources.is_empty() && diagnostics.iter().any(|finding| finding.code == Code::ENVIRONMENT) {
+        return Ok(None);
+    }
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(name, value.clone());
+    }
+    let explanation = snapshot.explain(&ExplainRequest {
+        method: method.to_owned(),
+        scheme: target.scheme.to_owned(),
+        authority: target.authority.clone(),
+        target: target.path.clone(),
+        headers: map,
+        port: args.port.unwrap_or_else(|| snapshot.port_of_url(target.scheme, target.port)),
+    });
+    Ok(Some(serde_json::to_value(&explanation)?))
+}
+
+/// Errors in the files explain most surprises, so they are shown.
+fn report(findings: &[Diagnostic], console: Console) {
+    const SHOWN: usize = 5;
+    let errors: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Error).collect();
+    if errors.is_empty() {
+        return;
+    }
+    let shown = &errors[..errors.len().min(SHOWN)];
+    let texts = inputs::texts(shown, Texts::new());
+    console.remark(snippets(shown, &texts, console.error_paint(), console.width()).trim_end_matches('\n'));
+    if errors.len() > SHOWN {
+        console.remark(format_args!("\n... and {} more errors", errors.len() - SHOWN));
+    }
+    console.remark("\nThe explanation is without what these errors reject; `tidegate validate -x` lists everything.\n");
+}
+
+fn parse_header(text: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
+    let mend = "write -H 'name: value'";
+    let (name, value) = text.split_once(':').with_context(|| format!("the header `{text}` has no colon; {mend}"))?;
+    let name = HeaderName::from_bytes(name.trim().as_bytes())
+        .with_context(|| format!("`{name}` is no header name; {mend}"))?;
+    let value = HeaderValue::from_str(value.trim()).with_context(|| format!("`{value}` is no header value; {mend}"))?;
+    Ok((name, value))
+}
+
+impl Target {
+    /// Takes a URL apart without changing a character of its path: what a client sends is what is to be explained.
+    fn parse(url: &str) -> anyhow::Result<Self> {
+        let (scheme, rest) = match url.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => ("http", rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => ("https", rest),
+            Some((scheme, _)) => bail!("`{scheme}://` is neither http:// nor https://"),
+            None if url.starts_with('/') => bail!("`{url}` names no host; write http://HOST{url}"),
+            // As curl does.
+            None => ("http", url),
+        };
+        // A fragment stays in the client.
+        let rest = rest.split_once('#').map_or(rest, |(rest, _)| rest);
+        let (authority, path) = match rest.find(['/', '?']) {
+            Some(at) if rest.as_bytes()[at] == b'?' => (&rest[..at], format!("/{}", &rest[at..])),
+            Some(at) => (&rest[..at], rest[at..].to_owned()),
+            None => (rest, "/".to_owned()),
+        };
+        if authority.contains('@') {
+            bail!("a URL with a user name cannot be explained; leave `...@` out");
+        }
+        let parsed: http::uri::Authority =
+            authority.parse().with_context(|| format!("`{authority}` is no host in `{url}`"))?;
+        let port = match authority.rsplit_once(':') {
+            Some((_, digits)) if !digits.ends_with(']') => Some(
+                digits
+                    .parse::<u16>()
+                    .ok()
+                    .filter(|port| *port > 0)
+                    .with_context(|| format!("`{digits}` is no port"))?,
+            ),
+            _ => None,
+        };
+        if parsed.host().is_empty() {
+            bail!("`{url}` names no host");
+        }
+        // Clients leave the scheme's own port out of the Host header.
+        let default = if scheme == "https" { 443 } else { 80 };
+        let authority = if port == Some(default) { parsed.host().to_owned() } else { authority.to_owned() };
+        Ok(Self { scheme, authority, port, path })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart_as_clients_do() {
+        let check = |url: &str, scheme: &'static str, authority: &str, port: Option<u16>, path: &str| {
+            let expected = Target { scheme, authority: authority.into(), port, path: path.into() };
+            assert_eq!(Target::parse(url).unwrap(), expected, "{url}");
+        };
+        check("http://a.com/x?y=1#z", "http", "a.com", None, "/x?y=1");
+        check("https://a.com:443", "https", "a.com", Some(443), "/");
+        check("http://a.com:443", "http", "a.com:443", Some(443), "/");
+        check("HTTP://a.com:80/..//%2e", "http", "a.com", Some(80), "/..//%2e");
+        check("a.com:8080?q", "http", "a.com:8080", Some(8080), "/?q");
+        check("http://[::1]/x", "http", "[::1]", None, "/x");
+        check("http://[::1]:9000/x", "http", "[::1]:9000", Some(9000), "/x");
+        for bad in
+            ["ftp://a/", "/x", "http://", "http:///x", "http://u:p@a/", "http://a:0/", "http://a:x/", "http://a b/"]
+        {
+            assert!(Target::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn headers_need_a_colon_and_a_name() {
+        assert_eq!(parse_header("End-User:  jason ").unwrap().0, "end-user");
+        for bad in ["jason", "a b: c", ": x", "a: b\nc"] {
+            assert!(parse_header(bad).is_err(), "{bad}");
+        }
+    }
+}

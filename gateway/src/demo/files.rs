@@ -1,0 +1,206 @@
+//! The folder of configuration: written once, then the user's.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Read, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::backends::Backend;
+
+/// The files that are there to be edited.
+const ORIGINALS: [(&str, &str); 4] = [
+    ("gateway.yaml", include_str!("assets/gateway.yaml")),
+    ("virtual-service.yaml", include_str!("assets/virtual-service.yaml")),
+    ("destination-rules.yaml", include_str!("assets/destination-rules.yaml")),
+    ("services.yaml", include_str!("assets/services.yaml")),
+];
+/// Where the application listens this time; ours alone.
+const GENERATED: &str = "backends.generated.yaml";
+/// Remembers what was written, to tell files that the user has edited. Hidden, so no configuration.
+const MEMORY: &str = ".tidegate-demo";
+/// No file of ours comes near; a larger one is the user's.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The demo's folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+/// What became of the files.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// New, or brought up to date.
+    pub(crate) written: Vec<&'static str>,
+    /// Edited by the user, and so left alone.
+    pub(crate) kept: Vec<&'static str>,
+}
+
+impl Folder {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes what is missing and what the user has not touched since it was written, and the endpoints of `backends`.
+    ///
+    /// # Errors
+    /// The folder or a file in it cannot be written; the message names it.
+    pub(crate) fn write(&self, port: u16, backends: &[Backend]) -> anyhow::Result<Written> {
+        fs::create_dir_all(&self.path)
+            .with_context(|| format!("cannot make the folder {}; choose another with --dir", self.path.display()))?;
+        let mut memory = self.memory();
+        let mut outcome = Written::default();
+        for (name, template) in ORIGINALS {
+            let text = template.replace("{{port}}", &port.to_string());
+            let current = self.read(name);
+            let untouched = match &current {
+                Current::Missing => true,
+                Current::Text(current) => *current == text || memory.get(name) == Some(current),
+                Current::Foreign => false,
+            };
+            if !untouched {
+                outcome.kept.push(name);
+                continue;
+            }
+            if !matches!(&current, Current::Text(current) if *current == text) {
+                self.replace(name, &text)?;
+                outcome.written.push(name);
+            }
+            memory.insert(name.to_owned(), text);
+        }
+        self.replace(GENERATED, &workload_entries(backends))?;
+        self.replace(MEMORY, &serde_json::to_string(&memory)?)?;
+        Ok(outcome)
+    }
+
+    fn memory(&self) -> BTreeMap<String, String> {
+        match self.read(MEMORY) {
+            // Lost or damaged: every file that differs then counts as edited, which loses nothing.
+            Current::Text(text) => serde_json::from_str(&text).unwrap_or_default(),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    fn read(&self, name: &str) -> Current {
+        let file = match fs::File::open(self.path.join(name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Current::Missing,
+            Err(_) => return Current::Foreign,
+        };
+        let mut text = String::new();
+        match file.take(MAX_FILE + 1).read_to_string(&mut text) {
+            Ok(length) if length as u64 <= MAX_FILE => Current::Text(text),
+            _ => Current::Foreign,
+        }
+    }
+
+    /// Whole or not at all: the gateway may be watching.
+    fn replace(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.path.join(name);
+        let write = || -> io::Result<()> {
+            let temporary = self.path.join(format!(".{name}.new"));
+            let mut file = fs::File::create(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)
+        };
+        write().with_context(|| format!("cannot write {}; choose another folder with --dir", path.display()))
+    }
+}
+
+enum Current {
+    Missing,
+    Text(String),
+    /// Something that we never wrote: unreadable, too large, no text.
+    Foreign,
+}
+
+/// One WorkloadEntry for each backend, where it listens now.
+fn workload_entries(backends: &[Backend]) -> String {
+    let mut text = String::from(
+        "# Where the demo's services listen: ports that were free when it started. Written anew at each start.\n\
+         # The Services in services.yaml select these by the label `app`, the subsets by the label `version`.\n",
+    );
+    for (at, backend) in backends.iter().enumerate() {
+        if at > 0 {
+            text.push_str("---\n");
+        }
+        let (app, version, address) = (backend.service.app(), backend.service.version(), backend.address);
+        // Writing into a String does not fail.
+        let _ = write!(
+            text,
+            "apiVersion: networking.istio.io/v1\n\
+             kind: WorkloadEntry\n\
+             metadata:\n\
+             \x20 name: {app}-{version}\n\
+             \x20 labels:\n\
+             \x20   app: {app}\n\
+             \x20   version: {version}\n\
+             spec:\n\
+             \x20 address: {}\n\
+             \x20 ports:\n\
+             \x20   http: {}\n\
+             \x20 labels:\n\
+             \x20   app: {app}\n\
+             \x20   version: {version}\n",
+            address.ip(),
+            address.port(),
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::services::Service;
+
+    fn backends(port: u16) -> Vec<Backend> {
+        vec![Backend { service: Service::ReviewsV2, address: ([127, 0, 0, 1], port).into() }]
+    }
+
+    #[test]
+    fn edited_files_are_kept_and_untouched_ones_follow_the_port() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::new(temporary.path().join("a/demo"));
+        let first = folder.write(8080, &backends(4001)).unwrap();
+        assert_eq!(first.written.len(), ORIGINALS.len());
+        let edited = "# mine\n";
+        fs::write(folder.path().join("virtual-service.yaml"), edited).unwrap();
+        fs::remove_file(folder.path().join("services.yaml")).unwrap();
+
+        let second = folder.write(8081, &backends(4002)).unwrap();
+        assert_eq!(second.kept, ["virtual-service.yaml"]);
+        assert_eq!(second.written, ["gateway.yaml", "services.yaml"]);
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(read("virtual-service.yaml"), edited);
+        assert!(read("gateway.yaml").contains("number: 8081"));
+        assert!(read(GENERATED).contains("http: 4002"));
+    }
+
+    #[test]
+    fn a_lost_memory_overwrites_nothing() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::new(temporary.path().to_owned());
+        folder.write(8080, &backends(1)).unwrap();
+        fs::write(folder.path().join(MEMORY), "{").unwrap();
+        let second = folder.write(9090, &backends(1)).unwrap();
+        assert_eq!(second.kept, ["gateway.yaml", "virtual-service.yaml"]);
+        assert!(second.written.is_empty());
+    }
+
+    #[test]
+    fn files_that_are_no_text_are_kept() {
+        let temporary = tempfile::tempdir().unwrap();
+        fs::write(temporary.path().join("gateway.yaml"), [0xff, 0xfe]).unwrap();
+        let folder = Folder::new(temporary.path().to_owned());
+        assert_eq!(folder.write(8080, &backends(1)).unwrap().kept, ["gateway.yaml"]);
+    }
+}

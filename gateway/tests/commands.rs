@@ -1,0 +1,68 @@
+//! The small commands, and how all of them behave in a shell.
+
+mod common;
+
+use std::process::Stdio;
+
+use common::{run, tidegate};
+
+#[test]
+fn version_has_three_forms() {
+    let short = run(["version", "--short"]);
+    assert_eq!(short.stdout, format!("{}\n", env!("CARGO_PKG_VERSION")));
+    let json: serde_json::Value = serde_json::from_str(&run(["version", "-o", "json"]).stdout).unwrap();
+    assert_eq!(json["clientVersion"]["version"], env!("CARGO_PKG_VERSION"));
+    let yaml = run(["version", "-o", "yaml"]).stdout;
+    assert!(yaml.starts_with("clientVersion:"), "{yaml}");
+    assert!(run(["--version"]).stdout.contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn every_shell_has_completions() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let run = run(["completion", shell]);
+        assert_eq!(run.code, Some(0));
+        assert!(run.stdout.contains("explain"), "{shell}");
+    }
+    assert_eq!(run(["completion", "tcsh"]).code, Some(64));
+}
+
+#[test]
+fn help_teaches_by_example() {
+    for arguments in [
+        vec!["--help"],
+        vec!["run", "--help"],
+        vec!["demo", "--help"],
+        vec!["validate", "--help"],
+        vec!["explain", "--help"],
+    ] {
+        let run = run(&arguments);
+        assert_eq!(run.code, Some(0));
+        assert!(run.stdout.contains("  tidegate "), "{arguments:?}: {}", run.stdout);
+    }
+    let nothing = run::<&str>([]);
+    assert_eq!(nothing.code, Some(64));
+    assert!(nothing.stderr.contains("Usage:"), "{nothing:?}");
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_output_quietly() {
+    for arguments in [["completion", "bash"], ["run", "--help"], ["validate", "shop"]] {
+        let mut command = tidegate();
+        let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_gateway_that_does_not_run_is_said_so_with_what_to_do() {
+    // Port 1 of loopback: nobody listens there.
+    let run = run(["explain", "http://localhost/", "--admin", "127.0.0.1:1"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("127.0.0.1:1") && run.stderr.contains("help:"), "{}", run.stderr);
+    assert!(run.stdout.is_empty());
+}
