@@ -4,12 +4,14 @@ Prints one line of JSON with the ports that were taken; ends when standard input
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 from concurrent import futures
 
 import grpc
 from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
 
 
 def unary(request, context):
@@ -51,8 +53,13 @@ class Echo(grpc.GenericRpcHandler):
 
 
 async def echo(connection):
-    async for message in connection:
-        await connection.send(message)
+    with contextlib.suppress(ConnectionClosed):
+        async for message in connection:
+            await connection.send(message)
+
+
+def subprotocol(connection, offered):
+    return "chat" if "chat" in offered else None
 
 
 async def main():
@@ -61,7 +68,7 @@ async def main():
     server.add_generic_rpc_handlers((Echo(),))
     grpc_port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    async with serve(echo, "127.0.0.1", 0, max_size=None, subprotocols=["chat"]) as websockets:
+    async with serve(echo, "127.0.0.1", 0, max_size=None, select_subprotocol=subprotocol) as websockets:
         port = websockets.sockets[0].getsockname()[1]
         print(json.dumps({"websocket": port, "grpc": grpc_port}), flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

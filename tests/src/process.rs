@@ -96,31 +96,19 @@ impl Options {
     /// Starts `tidegate run <source>` and does not wait.
     pub fn spawn(self, source: &[OsString]) -> Tidegate {
         let home = tempfile::tempdir().expect("a temporary folder");
-        let (admin, stats, health) = (local(free_port()), local(free_port()), local(free_port()));
-        let state: OsString =
-            if self.no_state { "none".into() } else { self.state.unwrap_or_else(|| home.path().join("state")).into() };
-        let mut command = Command::new(binary());
-        command.arg("run").args(source);
-        for (flag, address) in [("--admin-address", admin), ("--stats-address", stats), ("--health-address", health)] {
-            command.arg(flag).arg(address.to_string());
-        }
-        command.arg("--state-dir").arg(state);
+        let state: OsString = match (self.no_state, self.state) {
+            (true, _) => "none".into(),
+            (false, Some(folder)) => folder.into(),
+            (false, None) => home.path().join("state").into(),
+        };
+        let mut args: Vec<OsString> = vec!["run".into()];
+        args.extend_from_slice(source);
+        args.extend(["--state-dir".into(), state]);
         if !self.args.iter().any(|arg| arg == "--drain-delay") {
-            command.args(["--drain-delay", "0s"]);
+            args.extend(["--drain-delay".into(), "0s".into()]);
         }
-        command.args(self.args);
-        let file = |name: &str| File::create(home.path().join(name)).expect("a file in a temporary folder");
-        let child = command
-            .env("HOME", home.path())
-            .env_remove("XDG_STATE_HOME")
-            .current_dir(home.path())
-            .stdin(Stdio::null())
-            .stdout(file("stdout"))
-            .stderr(file("stderr"))
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the binary starts");
-        Tidegate { child, home, admin, stats, health }
+        args.extend(self.args);
+        Tidegate::launch(home, &args)
     }
 }
 
@@ -134,6 +122,35 @@ pub struct Tidegate {
 }
 
 impl Tidegate {
+    fn launch(home: TempDir, args: &[OsString]) -> Self {
+        let (admin, stats, health) = (local(free_port()), local(free_port()), local(free_port()));
+        let mut command = Command::new(binary());
+        command.args(args);
+        for (flag, address) in [("--admin-address", admin), ("--stats-address", stats), ("--health-address", health)] {
+            command.arg(flag).arg(address.to_string());
+        }
+        let file = |name: &str| File::create(home.path().join(name)).expect("a file in a temporary folder");
+        let child = command
+            .env("HOME", home.path())
+            .env_remove("XDG_STATE_HOME")
+            .current_dir(home.path())
+            .stdin(Stdio::null())
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary starts");
+        Self { child, home, admin, stats, health }
+    }
+
+    /// Starts `tidegate demo`, with its files in `demo` below [`Tidegate::home`], and waits until it is ready.
+    pub async fn demo(port: u16) -> Self {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let mut demo = Self::launch(home, &["demo".into(), "--port".into(), port.to_string().into()]);
+        demo.ready().await;
+        demo
+    }
+
     /// Runs over a folder with the default options, until it is ready.
     pub async fn start(config: &ConfigFolder) -> Self {
         Options::default().start(config).await
