@@ -114,3 +114,116 @@ impl AccessLogSink {
         self.queue.push(&self.file, line);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::time::{Instant, SystemTime};
+
+    use http::HeaderMap;
+    use tidegate_snapshot::{AccessLogFormat, Template};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn logger() -> (AccessLogger, Arc<LogCounters>) {
+        let counters = Arc::<LogCounters>::default();
+        (AccessLogger::start(counters.clone()).unwrap(), counters)
+    }
+
+    fn settings(path: &Path) -> AccessLog {
+        let format = AccessLogFormat::Text(Template::parse("%REQ(:PATH)%").unwrap());
+        AccessLog { path: path.to_str().unwrap().to_owned(), format }
+    }
+
+    fn log(sink: &AccessLogSink, path: &str) {
+        sink.log(&RequestFacts::new(SystemTime::UNIX_EPOCH, "GET", path, &HeaderMap::new()));
+    }
+
+    #[tokio::test]
+    async fn lines_reach_the_file_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        fs::write(&path, "older\n").unwrap();
+        let (logger, counters) = logger();
+        let (sink, finding) = logger.sink(&settings(&path));
+        assert!(finding.is_none());
+        (0..5000).for_each(|number| log(&sink, &format!("/{number}")));
+        assert!(logger.flush(SOON).await);
+        let expected: String =
+            std::iter::once("older\n".to_owned()).chain((0..5000).map(|n| format!("/{n}\n"))).collect();
+        assert!(fs::read_to_string(&path).unwrap() == expected);
+        assert_eq!((counters.queued_so_far(), counters.dropped_so_far()), (5000, 0));
+    }
+
+    #[tokio::test]
+    async fn a_rotated_file_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, rotated) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
+        let (logger, _) = logger();
+        let (sink, _) = logger.sink(&settings(&path));
+        let (same, _) = logger.sink(&settings(&path));
+        assert!(Arc::ptr_eq(&sink.file, &same.file));
+        log(&sink, "/one");
+        assert!(logger.flush(SOON).await);
+        fs::rename(&path, &rotated).unwrap();
+        log(&sink, "/two");
+        assert!(logger.flush(SOON).await);
+        logger.reopen();
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        log(&sink, "/three");
+        assert!(logger.flush(SOON).await);
+        assert_eq!(fs::read_to_string(&rotated).unwrap(), "/one\n/two\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "/three\n");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_opened_is_reported_and_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing").join("access.log");
+        let (logger, counters) = logger();
+        let (sink, finding) = logger.sink(&settings(&path));
+        let finding = finding.unwrap();
+        assert_eq!(finding.code, Code::ENVIRONMENT);
+        assert!(finding.message.contains(path.to_str().unwrap()), "{finding}");
+        log(&sink, "/lost");
+        assert!(logger.flush(SOON).await);
+        assert_eq!(counters.dropped_so_far(), 1);
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        logger.reopen();
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        log(&sink, "/kept");
+        assert!(logger.flush(SOON).await);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "/kept\n");
+    }
+
+    /// A pipe that nobody reads is the slowest log there is.
+    #[tokio::test]
+    async fn a_stuck_log_loses_lines_and_never_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo is part of coreutils");
+        assert!(made.success());
+        let (logger, counters) = logger();
+        let (sink, finding) = logger.sink(&settings(&path));
+        assert!(finding.is_none());
+        let long = format!("/{}", "x".repeat(8000));
+        let mut longest = Duration::ZERO;
+        for _ in 0..20_000 {
+            let start = Instant::now();
+            log(&sink, &long);
+            longest = longest.max(start.elapsed());
+        }
+        assert!(longest < Duration::from_secs(1), "{longest:?}");
+        let (queued, dropped) = (counters.queued_so_far(), counters.dropped_so_far());
+        assert_eq!(queued + dropped, 20_000);
+        assert!(queued * 8001 <= 17 * 1024 * 1024, "{queued} lines wait or were written");
+        assert!(!logger.flush(Duration::from_millis(20)).await);
+    }
+}

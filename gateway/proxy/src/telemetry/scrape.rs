@@ -193,3 +193,293 @@ fn resident_memory() -> Option<u64> {
     let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(kibibytes.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::thread;
+    use std::time::Duration;
+
+    use tidegate_core::Lifecycle;
+    use tidegate_snapshot::{DestinationService, Snapshot, Workload};
+
+    use super::*;
+    use crate::NodeInfo;
+    use crate::telemetry::{Destination, GrpcStatus, RequestOutcome, RequestProtocol, ResponseFlags};
+
+    fn metrics() -> Metrics {
+        let labels = [("istio", "ingressgateway"), ("app", "istio-ingressgateway"), ("version", "v1")];
+        let node = NodeInfo {
+            name: "istio-ingressgateway".into(),
+            namespace: "istio-system".into(),
+            labels: labels.map(|(name, value)| (name.into(), value.into())).into(),
+            ..NodeInfo::default()
+        };
+        Metrics::new(&node, Lifecycle::default())
+    }
+
+    fn service(name: &str) -> DestinationService {
+        let host = format!("{name}.default.svc.cluster.local");
+        DestinationService { host, name: name.into(), namespace: "default".into() }
+    }
+
+    fn reviews(metrics: &Metrics) -> Arc<Destination> {
+        let workload = Workload {
+            name: "reviews-v2".into(),
+            namespace: "default".into(),
+            app: "reviews".into(),
+            version: "v2".into(),
+            canonical_service: "reviews".into(),
+            canonical_revision: "v2".into(),
+            cluster: "Kubernetes".into(),
+        };
+        metrics.destinations().intern(&service("reviews"), &workload)
+    }
+
+    fn outcome(destination: &Arc<Destination>) -> RequestOutcome<'_> {
+        RequestOutcome {
+            destination,
+            code: 200,
+            flags: ResponseFlags::NONE,
+            protocol: RequestProtocol::Http,
+            duration: Duration::from_micros(7250),
+            request_bytes: 600,
+            response_bytes: 1000,
+        }
+    }
+
+    fn scrape(metrics: &Metrics) -> String {
+        let mut out = String::new();
+        metrics.write_prometheus(&[], &mut out);
+        out
+    }
+
+    /// Checks what promtool checks, and that histograms add up; gives all samples by name and labels.
+    fn parse(text: &str) -> BTreeMap<String, f64> {
+        let (mut samples, mut families) = (BTreeMap::new(), BTreeSet::new());
+        let (mut helped, mut family, mut kind) = (String::new(), String::new(), String::new());
+        assert!(text.ends_with('\n'));
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                helped = rest.split_once(' ').unwrap().0.to_owned();
+                assert!(families.insert(helped.clone()), "{helped} comes twice");
+                continue;
+            }
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, of) = rest.split_once(' ').unwrap();
+                assert_eq!(name, helped, "TYPE follows its HELP");
+                (family, kind) = (name.to_owned(), of.to_owned());
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let name = series.split('{').next().unwrap();
+            let base = match kind.as_str() {
+                "histogram" => ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap(),
+                _ => name,
+            };
+            assert_eq!(base, family, "samples stand with their family");
+            assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'), "{name}");
+            if let Some(labels) = series.strip_prefix(name).and_then(|it| it.strip_prefix('{')) {
+                check_labels(labels.strip_suffix('}').unwrap());
+            }
+            assert!(samples.insert(series.to_owned(), value.parse().unwrap()).is_none(), "{series} comes twice");
+        }
+        check_histograms(text, &samples);
+        samples
+    }
+
+    fn check_labels(mut rest: &str) {
+        let mut names = BTreeSet::new();
+        while !rest.is_empty() {
+            let (name, after) = rest.split_once("=\"").unwrap();
+            assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'), "{name}");
+            assert!(names.insert(name), "label {name} comes twice");
+            let mut escaped = false;
+            let end = after.find(|c| {
+                let ends = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                ends
+            });
+            rest = &after[end.unwrap() + 1..];
+            rest = rest.strip_prefix(',').unwrap_or(rest);
+        }
+    }
+
+    fn check_histograms(text: &str, samples: &BTreeMap<String, f64>) {
+        let mut last = (String::new(), 0.0, f64::NEG_INFINITY);
+        for line in text.lines().filter(|line| line.contains("le=\"")) {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let (labels, bound) = series.rsplit_once(",le=\"").unwrap();
+            let bound: f64 = bound.trim_end_matches("\"}").parse().unwrap();
+            let value: f64 = value.parse().unwrap();
+            if last.0 == labels {
+                assert!(bound > last.2 && value >= last.1, "{line}");
+            }
+            if bound.is_infinite() {
+                let count = format!("{}}}", labels.replacen("_bucket{", "_count{", 1));
+                assert_eq!(samples[&count], value, "{line}");
+            }
+            last = (labels.to_owned(), value, bound);
+        }
+    }
+
+    const REVIEWS: &str = "reporter=\"source\",source_workload=\"istio-ingressgateway\",\
+        source_canonical_service=\"istio-ingressgateway\",source_canonical_revision=\"v1\",\
+        source_workload_namespace=\"istio-system\",source_principal=\"unknown\",\
+        source_app=\"istio-ingressgateway\",source_version=\"v1\",source_cluster=\"Kubernetes\",\
+        destination_workload=\"reviews-v2\",destination_workload_namespace=\"default\",\
+        destination_principal=\"unknown\",destination_app=\"reviews\",destination_version=\"v2\",\
+        destination_service=\"reviews.default.svc.cluster.local\",destination_canonical_service=\"reviews\",\
+        destination_canonical_revision=\"v2\",destination_service_name=\"reviews\",\
+        destination_service_namespace=\"default\",destination_cluster=\"Kubernetes\",";
+
+    #[test]
+    fn labels_are_istios_in_istios_order() {
+        let metrics = metrics();
+        let reviews = reviews(&metrics);
+        metrics.record(&outcome(&reviews));
+        let grpc = RequestProtocol::Grpc(Some(GrpcStatus::from_header(b"14")));
+        let flags = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED | ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
+        metrics.record(&RequestOutcome { protocol: grpc, flags, ..outcome(&reviews) });
+        metrics.record(&RequestOutcome { protocol: RequestProtocol::Grpc(None), code: 0, ..outcome(&reviews) });
+        let samples = parse(&scrape(&metrics));
+        for rest in [
+            r#"request_protocol="http",response_code="200",grpc_response_status="",response_flags="-""#,
+            r#"request_protocol="grpc",response_code="200",grpc_response_status="14",response_flags="UF,URX""#,
+            r#"request_protocol="grpc",response_code="0",grpc_response_status="",response_flags="-""#,
+        ] {
+            let labels = format!("{REVIEWS}{rest},connection_security_policy=\"unknown\"");
+            assert_eq!(samples[&format!("istio_requests_total{{{labels}}}")], 1.0);
+            for (name, sum) in
+                [("request_duration_milliseconds", 7.25), ("request_bytes", 600.0), ("response_bytes", 1000.0)]
+            {
+                assert_eq!(samples[&format!("istio_{name}_sum{{{labels}}}")], sum);
+                assert_eq!(samples[&format!("istio_{name}_count{{{labels}}}")], 1.0);
+            }
+            let bucket = |name: &str, bound: &str| samples[&format!("istio_{name}_bucket{{{labels},le=\"{bound}\"}}")];
+            assert_eq!((bucket("request_duration_milliseconds", "5"), bucket("response_bytes", "500")), (0.0, 0.0));
+            assert_eq!((bucket("request_duration_milliseconds", "10"), bucket("response_bytes", "1000")), (1.0, 1.0));
+        }
+    }
+
+    #[test]
+    fn buckets_have_envoys_bounds() {
+        let metrics = metrics();
+        metrics.record(&outcome(&reviews(&metrics)));
+        let text = scrape(&metrics);
+        let bounds: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("istio_request_bytes_bucket"))
+            .map(|line| line.rsplit_once("le=\"").unwrap().1.split('"').next().unwrap())
+            .collect();
+        let expected =
+            "0.5 1 5 10 25 50 100 250 500 1000 2500 5000 10000 30000 60000 300000 600000 1800000 3600000 +Inf";
+        assert_eq!(bounds.join(" "), expected);
+    }
+
+    #[test]
+    fn requests_without_a_destination_name_none() {
+        let metrics = metrics();
+        let unknown = metrics.unknown_destination().clone();
+        metrics.record(&RequestOutcome { code: 404, flags: ResponseFlags::NO_ROUTE_FOUND, ..outcome(&unknown) });
+        let text = scrape(&metrics);
+        let line = text.lines().find(|line| line.starts_with("istio_requests_total{")).unwrap();
+        for label in ["workload", "service", "service_name", "service_namespace", "canonical_service", "cluster"] {
+            assert!(line.contains(&format!("destination_{label}=\"unknown\"")), "{line}");
+        }
+        assert!(line.contains("response_flags=\"NR\""));
+    }
+
+    #[test]
+    fn values_cannot_end_their_label() {
+        let metrics = metrics();
+        let odd = metrics.destinations().intern(&service("a\"} 1\n# \\"), &Workload::default());
+        metrics.record(&outcome(&odd));
+        let samples = parse(&scrape(&metrics));
+        let series = samples.keys().find(|name| name.starts_with("istio_requests_total{")).unwrap();
+        assert!(series.contains(r#"destination_service_name="a\"} 1\n# \\","#), "{series}");
+    }
+
+    #[test]
+    fn a_scrape_names_the_process_its_configuration_and_its_listeners() {
+        let metrics = metrics();
+        let hash = Snapshot::empty().hash();
+        metrics.config_published(hash);
+        metrics.config_rejected();
+        metrics.lifecycle.advance(Phase::Live);
+        let listener = metrics.listener("0.0.0.0_80");
+        let _open = listener.connection_opened();
+        drop(listener.connection_opened());
+        listener.connection_refused();
+        listener.parse_error(ParseError::TooLarge);
+        [200, 204, 503, 0].into_iter().for_each(|code| listener.request_finished(code));
+        let text = scrape(&metrics);
+        let samples = parse(&text);
+        let value = |series: &str| *samples.get(series).unwrap_or_else(|| panic!("{series} in {text}"));
+        let listener = r#"listener_address="0.0.0.0_80""#;
+        for (series, expected) in [
+            (format!("istio_build{{component=\"proxy\",tag=\"{VERSION}\"}}"), 1.0),
+            (format!("tidegate_build_info{{version=\"{VERSION}\"}}"), 1.0),
+            (format!("tidegate_config_info{{hash=\"{hash}\"}}"), 1.0),
+            ("tidegate_config_generation".into(), 1.0),
+            ("tidegate_config_last_reload_successful".into(), 0.0),
+            ("tidegate_config_reloads_total{result=\"failure\"}".into(), 1.0),
+            ("tidegate_config_reloads_total{result=\"success\"}".into(), 1.0),
+            ("envoy_server_live".into(), 1.0),
+            (format!("envoy_listener_downstream_cx_active{{{listener}}}"), 1.0),
+            (format!("envoy_listener_downstream_cx_total{{{listener}}}"), 2.0),
+            (format!("envoy_listener_downstream_cx_overflow{{{listener}}}"), 1.0),
+            (format!("envoy_listener_http_downstream_rq{{{listener}}}"), 4.0),
+            (format!("envoy_listener_http_downstream_rq_xx{{{listener},response_code_class=\"2\"}}"), 2.0),
+            (format!("tidegate_listener_parse_errors_total{{{listener},reason=\"too_large\"}}"), 1.0),
+            ("tidegate_access_log_dropped_total".into(), 0.0),
+        ] {
+            assert_eq!(value(&series), expected, "{series}");
+        }
+        assert!(value("tidegate_config_last_reload_success_timestamp_seconds") > 1.7e9);
+        assert!(value("envoy_server_memory_allocated") > 1e6);
+        metrics.config_unchanged();
+        assert!(scrape(&metrics).contains("\ntidegate_config_last_reload_successful 1\n"));
+    }
+
+    #[test]
+    fn threads_sum_up_and_nothing_is_lost() {
+        let metrics = metrics();
+        let services: Vec<_> =
+            (0..4).map(|n| metrics.destinations().intern(&service(&n.to_string()), &Workload::default())).collect();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for number in 0..20_000 {
+                        metrics.record(&outcome(&services[number % services.len()]));
+                        if number % 5000 == 0 {
+                            parse(&scrape(&metrics));
+                        }
+                    }
+                });
+            }
+        });
+        let samples = parse(&scrape(&metrics));
+        let counts: Vec<f64> = samples
+            .iter()
+            .filter(|(name, _)| name.starts_with("istio_requests_total{"))
+            .map(|(_, count)| *count)
+            .collect();
+        assert_eq!(counts, [20_000.0; 4]);
+        assert_eq!(samples["tidegate_metrics_series"], 4.0);
+    }
+
+    #[test]
+    fn two_gateways_in_one_process_count_apart() {
+        let (a, b) = (metrics(), metrics());
+        for _ in 0..3 {
+            a.record(&outcome(&reviews(&a)));
+            b.record(&outcome(&reviews(&b)));
+        }
+        for metrics in [&a, &b] {
+            let samples = parse(&scrape(metrics));
+            let (_, count) = samples.iter().find(|(name, _)| name.starts_with("istio_requests_total{")).unwrap();
+            assert_eq!(*count, 3.0);
+        }
+    }
+}

@@ -211,3 +211,68 @@ fn sweep(entries: &mut AHashMap<SeriesKey, Entry>, now: Instant, retention: Dura
         keep
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_snapshot::{DestinationService, Workload};
+
+    use super::*;
+    use crate::telemetry::{Destinations, RequestProtocol, ResponseFlags};
+
+    fn service(name: &str) -> DestinationService {
+        DestinationService { host: name.into(), name: name.into(), namespace: "default".into() }
+    }
+
+    fn count(table: &Arc<SeriesTable>, destination: &Arc<Destination>, code: u16) {
+        let key = SeriesKey {
+            destination: destination.id(),
+            flags: ResponseFlags::NONE,
+            code,
+            protocol: RequestProtocol::Http,
+        };
+        let labels = || format!("{} {code}", destination.service().name);
+        table.with(key, destination, labels, |series| series.duration.record(1));
+    }
+
+    fn counts(table: &SeriesTable) -> Vec<(String, u64)> {
+        table.collect().into_iter().map(|(labels, totals)| (labels.to_string(), totals.duration.count())).collect()
+    }
+
+    #[test]
+    fn a_series_goes_some_time_after_its_destination() {
+        let (table, destinations) = (Arc::new(SeriesTable::new(10)), Destinations::default());
+        let start = Instant::now();
+        let a = destinations.intern(&service("a"), &Workload::default());
+        count(&table, &a, 200);
+        table.sweep(start + 2 * RETENTION);
+        assert_eq!(table.len(), 1, "in use");
+        drop(a);
+        table.sweep(start);
+        table.sweep(start + RETENTION / 2);
+        assert_eq!(counts(&table), [("a 200".to_owned(), 1)]);
+
+        // It comes back before it is forgotten: one line still.
+        let a = destinations.intern(&service("a"), &Workload::default());
+        count(&table, &a, 200);
+        assert_eq!((table.len(), counts(&table)), (2, vec![("a 200".to_owned(), 2)]));
+        table.sweep(start + RETENTION);
+        assert_eq!(counts(&table), [("a 200".to_owned(), 1)]);
+        assert!(THREAD.with_borrow(|thread| thread.series.len() == 2), "the thread has not noticed");
+        (0..MISSES_BETWEEN_SWEEPS as u16).for_each(|code| count(&table, &a, 300 + code));
+        assert!(THREAD.with_borrow(|thread| thread.series.values().all(|series| !series.retired.load(Relaxed))));
+    }
+
+    #[test]
+    fn a_full_table_counts_what_it_cannot_hold_and_makes_room_when_it_can() {
+        let (table, destinations) = (Arc::new(SeriesTable::new(2)), Destinations::default());
+        let [a, b] = ["a", "b"].map(|name| destinations.intern(&service(name), &Workload::default()));
+        [200, 201, 202, 202].into_iter().for_each(|code| count(&table, &a, code));
+        count(&table, &b, 200);
+        assert_eq!((table.len(), table.overflow()), (2, 3));
+        count(&table, &a, 200);
+        assert_eq!(counts(&table), [("a 200".to_owned(), 2), ("a 201".to_owned(), 1)]);
+        drop(a);
+        count(&table, &b, 200);
+        assert_eq!((counts(&table), table.overflow()), (vec![("b 200".to_owned(), 1)], 3));
+    }
+}
