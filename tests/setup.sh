@@ -10,6 +10,11 @@ need() { # package, command
     command -v "$2" >/dev/null 2>&1 || packages="$packages $1"
 }
 
+need_python() {
+    need python3 python3
+    python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || packages="$packages python3-venv"
+}
+
 for purpose in "$@"; do
     case "$purpose" in
     build)
@@ -20,12 +25,13 @@ for purpose in "$@"; do
     test)
         need curl curl
         need nghttp2-client h2load
-        need python3 python3
-        python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || packages="$packages python3-venv"
+        need_python
         ;;
     bench)
         need wrk wrk
         need nghttp2-client h2load
+        need util-linux taskset
+        need_python
         ;;
     *)
         echo "setup.sh: unknown purpose $purpose" >&2
@@ -52,15 +58,20 @@ if ! command -v cargo >/dev/null 2>&1; then
     exit 1
 fi
 
-case " $* " in
-*" test "*)
-    peers=$root/target/peers
-    if ! cmp -s "$root/tests/peers/requirements.txt" "$peers/requirements.txt"; then
-        rm -rf "$peers"
+# A virtual environment below target/ with what a list of PyPI packages names.
+environment() { # folder, list
+    if ! cmp -s "$2" "$1/requirements.txt"; then
+        rm -rf "$1"
         mkdir -p "$root/target"
-        python3 -m venv "$peers"
-        "$peers/bin/python" -m pip install --quiet --disable-pip-version-check -r "$root/tests/peers/requirements.txt"
-        cp "$root/tests/peers/requirements.txt" "$peers/requirements.txt"
+        python3 -m venv "$1"
+        "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2"
+        cp "$2" "$1/requirements.txt"
     fi
-    ;;
-esac
+}
+
+for purpose in "$@"; do
+    case "$purpose" in
+    test) environment "$root/target/peers" "$root/tests/peers/requirements.txt" ;;
+    bench) environment "$root/target/bench-peers" "$root/benches/requirements.txt" ;;
+    esac
+done

@@ -56,6 +56,15 @@ pub fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
+/// CPU time of a process so far, user and system.
+pub fn cpu(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("a stat line").split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number of ticks")).sum();
+    // USER_HZ is 100 on every Linux that we build for.
+    Duration::from_millis(ticks * 10)
+}
+
 /// How a process is started, apart from its configuration.
 #[derive(Default)]
 pub struct Options {
@@ -277,11 +286,7 @@ impl Tidegate {
 
     /// CPU time of the process so far, user and system.
     pub fn cpu(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("a running process");
-        let fields: Vec<&str> = stat.rsplit(')').next().expect("a stat line").split_whitespace().collect();
-        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number of ticks")).sum();
-        // USER_HZ is 100 on every Linux that we build for.
-        Duration::from_millis(ticks * 10)
+        cpu(self.pid())
     }
 
     /// Open file descriptors.
