@@ -142,3 +142,29 @@ fn places_in_files_do_not_change_the_hash_and_content_does() {
     assert_ne!(snapshot(10).hash(), Snapshot::empty().hash());
     assert_eq!(snapshot(10).hash().to_string().len(), 16);
 }
+
+#[test]
+fn hints_say_where_to_look_next() {
+    let hints = |authority, target, port| explain(authority, target, port).0.hints.join("\n");
+    assert_eq!(hints("shop.com", "/ok", 80), "");
+    assert!(hints("shpo.com", "/", 80).contains("most similar host is `shop.com` (port 80)"));
+    assert_eq!(hints("completely.different", "/", 80), "");
+    assert!(hints("shop.com", "/", 81).contains("port 80 serves `shop.com`"));
+    assert!(hints("shop.com", "/gone/1", 80).contains("does not exist"));
+}
+
+#[test]
+fn a_url_means_the_gateways_port_by_any_of_its_names() {
+    let snapshot = snapshot(10);
+    for (scheme, port, expected) in [
+        ("http", None, 80),
+        ("http", Some(80), 80),
+        ("http", Some(8080), 80),
+        ("http", Some(9000), 9000),
+        // The only listener, for want of 443.
+        ("https", None, 80),
+    ] {
+        assert_eq!(snapshot.port_of_url(scheme, port), expected, "{scheme} {port:?}");
+    }
+    assert_eq!(Snapshot::empty().port_of_url("https", None), 443);
+}
