@@ -1,0 +1,349 @@
+//! Which VirtualServices bind to which servers, for which hosts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use ahash::{AHashMap, AHashSet};
+use tidegate_core::{Code, Host, Kind, Origin, ResourceKey};
+use tidegate_resources::{Object, ResourceSet, Spec, VirtualService};
+
+use crate::compile::CompileOptions;
+use crate::findings::Findings;
+use crate::gateways::{GatewayServer, Gateways, HttpPort};
+use crate::host_index::HostIndex;
+use crate::mesh::Mesh;
+use crate::names::{GatewayName, GatewayRef, expand_host};
+use crate::routes::is_reachable;
+use crate::visibility::{Visibility, visibility};
+
+/// A VirtualService that this gateway may see.
+#[derive(Debug)]
+pub(crate) struct BoundService<'a> {
+    pub(crate) object: &'a Object,
+    pub(crate) spec: &'a VirtualService,
+    /// In the order of the object, short names expanded.
+    pub(crate) hosts: Vec<Host>,
+}
+
+/// A VirtualService's rules as they apply to one Gateway on one port.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct Use {
+    /// Place among [`Bindings::services`].
+    pub(crate) service: usize,
+    /// Place among [`Bindings::gateways`].
+    pub(crate) gateway: usize,
+    pub(crate) port: u16,
+}
+
+/// A [`Use`] with what it stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binding<'b, 'a> {
+    pub(crate) key: Use,
+    pub(crate) object: &'a Object,
+    pub(crate) spec: &'a VirtualService,
+    pub(crate) gateway: &'b GatewayName,
+}
+
+/// A virtual host before its routes are made.
+#[derive(Debug, Default)]
+pub(crate) struct BoundHost {
+    pub(crate) https_redirect: bool,
+    /// In order of precedence, each once.
+    pub(crate) uses: Vec<Use>,
+    /// Places among the servers of the port that admit it.
+    servers: BTreeSet<usize>,
+}
+
+/// A port with its virtual hosts, the most specific first.
+#[derive(Debug)]
+pub(crate) struct BoundPort<'a> {
+    pub(crate) port: HttpPort<'a>,
+    pub(crate) hosts: BTreeMap<Host, BoundHost>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Bindings<'a> {
+    pub(crate) services: Vec<BoundService<'a>>,
+    pub(crate) gateways: Vec<GatewayName>,
+    pub(crate) ports: Vec<BoundPort<'a>>,
+}
+
+impl<'a> Bindings<'a> {
+    /// Binds by the rules of the reference, 2.1: visible to the gateway's namespace, naming the Gateway, with a host
+    /// that overlaps one of the server's and is admitted from the VirtualService's namespace.
+    pub(crate) fn new(
+        resources: &'a ResourceSet,
+        mesh: &Mesh<'_>,
+        options: &CompileOptions,
+        gateways: &Gateways<'a>,
+        findings: &mut Findings,
+    ) -> Self {
+        let mut candidates = Candidates::default();
+        for object in resources.by_creation(Kind::VirtualService) {
+            let Spec::VirtualService(spec) = &object.spec else { continue };
+            candidates.add(object, spec, mesh, options, gateways, findings);
+        }
+        let mut bindings = Self {
+            services: candidates.services,
+            gateways: candidates.by_gateway.keys().cloned().collect(),
+            ports: Vec::new(),
+        };
+        // Groups in order of visibility, each by creation: sorting keeps the order within a group.
+        for services in candidates.by_gateway.values_mut() {
+            services.sort_by_key(|(visibility, _)| *visibility);
+        }
+        for port in &gateways.ports {
+            let hosts = bindings.bind_port(port, &candidates.by_gateway, options);
+            let port = HttpPort { number: port.number, bind: port.bind, servers: port.servers.clone() };
+            bindings.ports.push(BoundPort { port, hosts });
+        }
+        bindings
+    }
+
+    fn bind_port(
+        &self,
+        port: &HttpPort<'a>,
+        by_gateway: &BTreeMap<GatewayName, Vec<(Visibility, usize)>>,
+        options: &CompileOptions,
+    ) -> BTreeMap<Host, BoundHost> {
+        let mut hosts: BTreeMap<Host, BoundHost> = BTreeMap::new();
+        // The servers of one Gateway stand together, so each run of them is one search.
+        let mut from = 0;
+        for servers in port.servers.chunk_by(|a, b| a.name == b.name) {
+            let run = from..from + servers.len();
+            from = run.end;
+            let Some(name) = servers.first().map(|server| &server.name) else { continue };
+            if let (Ok(gateway), Some(services)) = (self.gateways.binary_search(name), by_gateway.get(name)) {
+                self.bind_services(port, run.clone(), gateway, services, options, &mut hosts);
+            }
+            for (number, server) in run.zip(servers).filter(|(_, server)| server.https_redirect) {
+                for host in &server.hosts {
+                    let bound = hosts.entry(host.host.clone()).or_default();
+                    bound.https_redirect = true;
+                    bound.servers.insert(number);
+                }
+            }
+        }
+        hosts
+    }
+
+    fn bind_services(
+        &self,
+        port: &HttpPort<'a>,
+        servers: Range<usize>,
+        gateway: usize,
+        services: &[(Visibility, usize)],
+        options: &CompileOptions,
+        hosts: &mut BTreeMap<Host, BoundHost>,
+    ) {
+        let mut index = HostIndex::new();
+        for (number, server) in port.servers.iter().enumerate().take(servers.end).skip(servers.start) {
+            for host in &server.hosts {
+                index.insert(&host.host, (number, host));
+            }
+        }
+        // Server by server, in each the VirtualServices in order: as istiod appends their routes.
+        let mut found: Vec<(usize, usize, Host)> = Vec::new();
+        for (order, (_, service)) in services.iter().enumerate() {
+            let key = Use { service: *service, gateway, port: port.number };
+            let Some(binding) = self.binding(key).filter(|binding| is_reachable(binding, options)) else { continue };
+            for host in self.services.get(*service).into_iter().flat_map(|service| &service.hosts) {
+                index.overlapping(host, |intersection, (server, admitted)| {
+                    if admitted.admits(&binding.object.key.namespace) {
+                        found.push((*server, order, intersection.clone()));
+                    }
+                });
+            }
+        }
+        found.sort();
+        found.dedup();
+        let mut bound_before = AHashSet::new();
+        for (server, order, host) in found {
+            let Some((_, service)) = services.get(order) else { continue };
+            let bound = hosts.entry(host.clone()).or_default();
+            bound.https_redirect |= port.servers.get(server).is_some_and(|server| server.https_redirect);
+            bound.servers.insert(server);
+            // A host that two servers of one Gateway admit has its routes once.
+            if bound_before.insert((order, host)) {
+                bound.uses.push(Use { service: *service, gateway, port: port.number });
+            }
+        }
+    }
+
+    /// Every use of a VirtualService that a virtual host has, once, in a fixed order.
+    pub(crate) fn uses(&self) -> impl Iterator<Item = Binding<'_, 'a>> {
+        let all = self.ports.iter().flat_map(|port| port.hosts.values().flat_map(|host| &host.uses));
+        let mut seen = AHashSet::new();
+        all.filter(move |key| seen.insert(**key)).filter_map(|key| self.binding(*key))
+    }
+
+    /// The servers that admit a host, then the VirtualServices whose routes it has.
+    pub(crate) fn sources(&self, port: &BoundPort<'_>, host: &BoundHost) -> Vec<(ResourceKey, Origin)> {
+        let servers = host.servers.iter().filter_map(|number| port.port.servers.get(*number));
+        let mut seen = AHashSet::new();
+        let services = host.uses.iter().filter(|key| seen.insert(key.service));
+        let services = services.filter_map(|key| self.services.get(key.service));
+        servers
+            .map(GatewayServer::source)
+            .chain(services.map(|service| (service.object.key.clone(), service.object.origin.clone())))
+            .collect()
+    }
+
+    pub(crate) fn binding(&self, key: Use) -> Option<Binding<'_, 'a>> {
+        let service = self.services.get(key.service)?;
+        let gateway = self.gateways.get(key.gateway)?;
+        Some(Binding { key, object: service.object, spec: service.spec, gateway })
+    }
+}
+
+/// VirtualServices by the Gateways that they name.
+#[derive(Debug, Default)]
+struct Candidates<'a> {
+    services: Vec<BoundService<'a>>,
+    by_gateway: BTreeMap<GatewayName, Vec<(Visibility, usize)>>,
+    admitted: AHashMap<GatewayName, Admitted>,
+}
+
+/// Hosts of a Gateway's servers, whatever they speak.
+type Admitted = HostIndex<crate::names::ServerHost>;
+
+impl<'a> Candidates<'a> {
+    fn add(
+        &mut self,
+        object: &'a Object,
+        spec: &'a VirtualService,
+        mesh: &Mesh<'_>,
+        options: &CompileOptions,
+        gateways: &Gateways<'_>,
+        findings: &mut Findings,
+    ) {
+        let namespace = &*object.key.namespace;
+        let mut selected: Vec<GatewayName> = Vec::new();
+        let mut others = 0;
+        for (at, reference) in spec.gateways.iter().enumerate() {
+            let GatewayRef::Gateway(name) = GatewayRef::parse(reference, namespace) else { continue };
+            match gateways.known.get(&name) {
+                Some(gateway) if gateway.selected => {
+                    if !selected.contains(&name) {
+                        selected.push(name);
+                    }
+                }
+                Some(_) => others += 1,
+                None => report_missing_gateway(object, at, reference, &name, gateways, findings),
+            }
+        }
+        if selected.is_empty() {
+            report_unbound(object, spec, others, findings);
+            return;
+        }
+        let Some(visibility) =
+            visibility(&spec.export_to, mesh.virtual_service_export_to, namespace, &options.namespace)
+        else {
+            let path = if spec.export_to.is_empty() { "spec.gateways" } else { "spec.exportTo" };
+            let message = format!(
+                "it names a Gateway that this gateway serves, and is not exported to the gateway's namespace `{}`: none of its routes apply",
+                options.namespace
+            );
+            findings.warning(Code::IGNORED, object, path, message);
+            return;
+        };
+        let hosts: Vec<_> = spec
+            .hosts
+            .iter()
+            .map(|host| Host::new_unchecked(&expand_host(host, namespace, &options.cluster_domain)))
+            .collect();
+        let number = self.services.len();
+        for name in selected {
+            self.report_refused_hosts(object, spec, &hosts, &name, gateways, findings);
+            self.by_gateway.entry(name).or_default().push((visibility, number));
+        }
+        self.services.push(BoundService { object, spec, hosts });
+    }
+
+    /// Names the hosts that no server of a Gateway admits.
+    fn report_refused_hosts(
+        &mut self,
+        object: &Object,
+        spec: &VirtualService,
+        hosts: &[Host],
+        name: &GatewayName,
+        gateways: &Gateways<'_>,
+        findings: &mut Findings,
+    ) {
+        let admitted = self.admitted.entry(name.clone()).or_insert_with(|| {
+            let mut index = HostIndex::new();
+            for host in gateways.known.get(name).into_iter().flat_map(|gateway| &gateway.hosts) {
+                index.insert(&host.host, host.clone());
+            }
+            index
+        });
+        for (at, host) in hosts.iter().enumerate() {
+            let (mut fits, mut only_for) = (false, None);
+            admitted.overlapping(host, |_, server| {
+                if server.admits(&object.key.namespace) {
+                    fits = true;
+                } else {
+                    only_for.clone_from(&server.namespace);
+                }
+            });
+            if fits {
+                continue;
+            }
+            let written = spec.hosts.get(at).map(String::as_str).unwrap_or_default();
+            let gateway = format!("Gateway {}/{}", name.namespace, name.name);
+            let mut message = match only_for {
+                Some(namespace) => {
+                    format!("{gateway} admits the host `{host}` only for VirtualServices of namespace `{namespace}`")
+                }
+                None => format!("no server of {gateway} admits the host `{host}`"),
+            };
+            if !written.eq_ignore_ascii_case(host.as_str()) {
+                message.push_str(&format!(" (`{written}` is a short name and is expanded)"));
+            }
+            message.push_str("; its requests get 404 (NR)");
+            findings.warning(Code::HOST_NOT_IN_GATEWAY, object, &format!("spec.hosts[{at}]"), message);
+        }
+    }
+}
+
+fn report_missing_gateway(
+    object: &Object,
+    at: usize,
+    reference: &str,
+    name: &GatewayName,
+    gateways: &Gateways<'_>,
+    findings: &mut Findings,
+) {
+    let message = format!("there is no Gateway {}/{}", name.namespace, name.name);
+    let path = format!("spec.gateways[{at}]");
+    let mut diagnostic =
+        crate::findings::finding(Code::REFERENCE_NOT_FOUND, tidegate_core::Level::Error, object, &path, message);
+    let elsewhere: Vec<_> = gateways
+        .known
+        .keys()
+        .filter(|other| other.name == name.name)
+        .map(|other| format!("`{}/{}`", other.namespace, other.name))
+        .take(3)
+        .collect();
+    if !elsewhere.is_empty() && !reference.contains('/') {
+        diagnostic = diagnostic
+            .help(format!("a bare name is of the VirtualService's own namespace; write {}", elsewhere.join(" or ")));
+    }
+    findings.push(diagnostic);
+}
+
+/// Says why a VirtualService concerns no server of this gateway at all.
+fn report_unbound(object: &Object, spec: &VirtualService, others: usize, findings: &mut Findings) {
+    if spec.hosts.is_empty() {
+        // A delegate: others bind it.
+        return;
+    }
+    let only_mesh = spec.gateways.iter().all(|reference| reference == "mesh");
+    if only_mesh {
+        let message = "it applies to sidecars (`mesh`) and names no Gateway: a gateway has no use for it";
+        findings.info(Code::IGNORED, object, "spec.gateways", message);
+    } else if others > 0 {
+        let message = "the Gateways that it names do not select this gateway";
+        findings.info(Code::IGNORED, object, "spec.gateways", message);
+    }
+}

@@ -1,0 +1,80 @@
+use std::collections::BTreeMap;
+
+use tidegate_core::Diagnostics;
+use tidegate_resources::ResourceSet;
+use tidegate_snapshot::Snapshot;
+
+use crate::bindings::Bindings;
+use crate::clusters::Clusters;
+use crate::destination_rules::DestinationRules;
+use crate::findings::Findings;
+use crate::gateways::Gateways;
+use crate::mesh::Mesh;
+use crate::registry::Registry;
+use crate::routes::RouteCompiler;
+use crate::virtual_hosts::listeners;
+
+/// Who the gateway is. Two gateways with equal options compile equal resources to equal Snapshots.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CompileOptions {
+    /// The gateway's own labels: `Gateway.selector`, `sourceLabels` and `workloadSelector` are matched against them.
+    pub labels: BTreeMap<String, String>,
+    /// Namespace of the gateway workload: what others export to it, it sees.
+    pub namespace: String,
+    /// Suffix of service names after `.svc.`, without dots at its ends.
+    pub cluster_domain: String,
+    /// What metrics call the cluster that endpoints are in.
+    pub cluster_id: String,
+}
+
+impl Default for CompileOptions {
+    /// Istio's stock ingress gateway.
+    fn default() -> Self {
+        let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        Self {
+            labels: BTreeMap::from([label("app", "istio-ingressgateway"), label("istio", "ingressgateway")]),
+            namespace: "istio-system".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            cluster_id: "Kubernetes".to_owned(),
+        }
+    }
+}
+
+impl CompileOptions {
+    /// Whether the gateway carries all of `selector`; an empty one selects it.
+    pub(crate) fn has_labels(&self, selector: &BTreeMap<String, String>) -> bool {
+        selector.iter().all(|(name, value)| self.labels.get(name) == Some(value))
+    }
+}
+
+/// What [`compile`] gives back.
+#[derive(Clone, Debug)]
+pub struct Compilation {
+    pub snapshot: Snapshot,
+    /// Findings between objects, sorted by object and place: references that lead nowhere, conflicts of servers,
+    /// rules and hosts that nothing reaches or binds. None of them means that an object was rejected.
+    pub diagnostics: Diagnostics,
+}
+
+/// Compiles a set of resources for one gateway. Pure; equal for equal resources whatever order they came in.
+pub fn compile(resources: &ResourceSet, options: &CompileOptions) -> Compilation {
+    let mut findings = Findings::default();
+    let mesh = Mesh::read(resources, &mut findings);
+    let registry = Registry::new(resources, &mesh, &options.namespace, &options.cluster_domain, &options.cluster_id);
+    let rules = DestinationRules::new(resources, &mesh, options);
+    let mut clusters = Clusters::new(&registry, &rules, &mesh, &options.cluster_domain);
+
+    let gateways = Gateways::select(resources, options, &mut findings);
+    let bindings = Bindings::new(resources, &mesh, options, &gateways, &mut findings);
+
+    // A route names its cluster by its place in the table, so the table is complete before the first route is made.
+    let mut routes = RouteCompiler::new(options);
+    for binding in bindings.uses() {
+        routes.collect_clusters(binding, &mut clusters, &mut findings);
+    }
+    let table = clusters.build(&mut findings);
+    let listeners = listeners(&bindings, &mut routes, &mut clusters, &table, &mut findings);
+
+    let snapshot = Snapshot::new(listeners, table.into_clusters(), mesh.settings.clone());
+    Compilation { snapshot, diagnostics: findings.into_sorted() }
+}

@@ -1,0 +1,231 @@
+//! Which DestinationRules apply to a service for this gateway, and what they say together.
+
+use std::collections::BTreeMap;
+
+use ahash::AHashMap;
+use tidegate_core::{Code, Kind, Origin, ResourceKey};
+use tidegate_resources::{
+    ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, MatchLabelsSelector, Object, ResourceSet, SimpleLb,
+    Spec, TrafficPolicy,
+};
+
+use crate::compile::CompileOptions;
+use crate::findings::Findings;
+use crate::host_index::for_each_containing;
+use crate::mesh::Mesh;
+use crate::names::expand_host;
+use crate::visibility::{is_private, visibility};
+
+#[derive(Clone, Copy, Debug)]
+struct Rule<'a> {
+    object: &'a Object,
+    rule: &'a DestinationRule,
+    /// To the gateway's namespace.
+    visible: bool,
+    private: bool,
+}
+
+/// DestinationRules by namespace and host.
+#[derive(Debug)]
+pub(crate) struct DestinationRules<'a> {
+    options: &'a CompileOptions,
+    root_namespace: &'a str,
+    default_pool: Option<&'a ConnectionPoolSettings>,
+    /// Oldest first.
+    by_host: AHashMap<(&'a str, String), Vec<Rule<'a>>>,
+}
+
+/// Where the search for a service's rule looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Level {
+    /// Every rule of the gateway's own namespace.
+    Own,
+    /// The rules of the root namespace that no other sees, for a gateway that lives there.
+    OwnPrivate,
+    /// What another namespace exports.
+    Exported,
+}
+
+/// The DestinationRules of one service, merged.
+#[derive(Debug, Default)]
+pub(crate) struct EffectiveRule<'a> {
+    pub(crate) sources: Vec<(ResourceKey, Origin)>,
+    policy: Option<&'a TrafficPolicy>,
+    subsets: BTreeMap<&'a str, EffectiveSubset<'a>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct EffectiveSubset<'a> {
+    pub(crate) labels: &'a BTreeMap<String, String>,
+    policy: Option<&'a TrafficPolicy>,
+}
+
+/// The blocks of a policy that one cluster is built with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Blocks<'a> {
+    pub(crate) load_balancer: Option<&'a LoadBalancerSettings>,
+    pub(crate) connection_pool: Option<&'a ConnectionPoolSettings>,
+}
+
+impl<'a> DestinationRules<'a> {
+    pub(crate) fn new(resources: &'a ResourceSet, mesh: &'a Mesh<'a>, options: &'a CompileOptions) -> Self {
+        let mut by_host: AHashMap<_, Vec<_>> = AHashMap::new();
+        for object in resources.by_creation(Kind::DestinationRule) {
+            let Spec::DestinationRule(rule) = &object.spec else { continue };
+            let namespace = &*object.key.namespace;
+            let host = expand_host(&rule.host, namespace, &options.cluster_domain);
+            let default = mesh.destination_rule_export_to;
+            by_host.entry((namespace, host)).or_default().push(Rule {
+                object,
+                rule,
+                visible: visibility(&rule.export_to, default, namespace, &options.namespace).is_some(),
+                private: is_private(&rule.export_to, default, namespace),
+            });
+        }
+        Self { options, root_namespace: &mesh.root_namespace, default_pool: mesh.connection_pool, by_host }
+    }
+
+    /// What applies to a service: the rules of the gateway's own namespace, else those that the service's namespace
+    /// exports, else those that the root namespace exports. The first of the three that has a host for the service
+    /// ends the search, with its most specific host.
+    pub(crate) fn effective(&self, host: &str, service_namespace: &str, findings: &mut Findings) -> EffectiveRule<'a> {
+        let own = &*self.options.namespace;
+        let first = if own == self.root_namespace { Level::OwnPrivate } else { Level::Own };
+        let levels = [(first, own), (Level::Exported, service_namespace), (Level::Exported, self.root_namespace)];
+        levels
+            .into_iter()
+            .find_map(|(level, namespace)| self.most_specific(level, namespace, host))
+            .map(|rules| self.merge(&rules, findings))
+            .unwrap_or_default()
+    }
+
+    /// The rules of the most specific host of a level that contains `host`. A level whose most specific host belongs
+    /// to rules that the gateway may not see has none.
+    fn most_specific(&self, level: Level, namespace: &str, host: &str) -> Option<Vec<Rule<'a>>> {
+        let mut found: Option<Vec<Rule<'a>>> = None;
+        for_each_containing(host, |candidate| {
+            if found.is_some() {
+                return;
+            }
+            // A borrowed pair cannot look up a pair with an owned name, so the name is cloned.
+            let Some(rules) = self.by_host.get(&(namespace, candidate.to_owned())) else { return };
+            let of_level: Vec<_> = rules
+                .iter()
+                .filter(|rule| match level {
+                    Level::Own => true,
+                    Level::OwnPrivate => rule.private,
+                    Level::Exported => !rule.private,
+                })
+                .copied()
+                .collect();
+            if !of_level.is_empty() {
+                found = Some(of_level);
+            }
+        });
+        let mut rules = found?;
+        if level == Level::Exported {
+            rules.retain(|rule| rule.visible);
+        }
+        rules.retain(|rule| self.selects_gateway(rule));
+        (!rules.is_empty()).then_some(rules)
+    }
+
+    /// A rule with a `workloadSelector` is for workloads of its own namespace that carry the labels.
+    fn selects_gateway(&self, rule: &Rule<'_>) -> bool {
+        let Some(selector) = &rule.rule.workload_selector else { return true };
+        *rule.object.key.namespace == *self.options.namespace && self.options.has_labels(&selector.match_labels)
+    }
+
+    /// The oldest policy is used whole, subsets are joined, the oldest of a name stays. Rules that select this gateway
+    /// go before those for every client; of several selectors the oldest rule's is taken.
+    fn merge(&self, rules: &[Rule<'a>], findings: &mut Findings) -> EffectiveRule<'a> {
+        let selector = rules.iter().find_map(|rule| rule.rule.workload_selector.as_ref());
+        let is_chosen = |own: Option<&MatchLabelsSelector>| own.is_none() || own == selector;
+        let mut chosen: Vec<_> = rules.iter().filter(|rule| is_chosen(rule.rule.workload_selector.as_ref())).collect();
+        chosen.sort_by_key(|rule| rule.rule.workload_selector.is_none());
+        let mut effective = EffectiveRule::default();
+        let mut policy_of: Option<&Object> = None;
+        let mut subset_of: BTreeMap<&str, &Object> = BTreeMap::new();
+        for Rule { object, rule, .. } in chosen {
+            effective.sources.push((object.key.clone(), object.origin.clone()));
+            report_passthrough(rule.traffic_policy.as_deref(), object, "spec.trafficPolicy", findings);
+            match (rule.traffic_policy.as_deref(), policy_of) {
+                (Some(policy), None) => {
+                    effective.policy = Some(policy);
+                    policy_of = Some(object);
+                }
+                (Some(_), Some(winner)) => {
+                    let message = format!(
+                        "the policy of {} at {} is used instead: of several DestinationRules for a host the oldest policy counts",
+                        winner.key, winner.origin
+                    );
+                    findings.warning(Code::SHADOWED, object, "spec.trafficPolicy", message);
+                }
+                (None, _) => {}
+            }
+            for (at, subset) in rule.subsets.iter().enumerate() {
+                if let Some(winner) = subset_of.get(subset.name.as_str()) {
+                    let message =
+                        format!("subset `{}` is already defined by {} at {}", subset.name, winner.key, winner.origin);
+                    findings.warning(Code::SHADOWED, object, &format!("spec.subsets[{at}]"), message);
+                    continue;
+                }
+                subset_of.insert(&subset.name, object);
+                let path = format!("spec.subsets[{at}].trafficPolicy");
+                report_passthrough(subset.traffic_policy.as_deref(), object, &path, findings);
+                let policy = subset.traffic_policy.as_deref();
+                effective.subsets.insert(&subset.name, EffectiveSubset { labels: &subset.labels, policy });
+            }
+        }
+        effective
+    }
+
+    /// The blocks for a port and subset: a port's entry replaces all blocks of its level as a unit; a subset's block
+    /// replaces the service's block; absent blocks of the service come from the mesh's `defaultTrafficPolicy`.
+    pub(crate) fn blocks(
+        &self,
+        rule: &EffectiveRule<'a>,
+        subset: Option<&EffectiveSubset<'a>>,
+        port: u16,
+    ) -> Blocks<'a> {
+        let mut blocks = Blocks {
+            load_balancer: rule.policy.and_then(|policy| policy.load_balancer.as_ref()),
+            connection_pool: rule.policy.and_then(|policy| policy.connection_pool.as_ref()).or(self.default_pool),
+        };
+        if let Some(of_port) = rule.policy.and_then(|policy| port_blocks(policy, port)) {
+            blocks = of_port;
+        }
+        if let Some(policy) = subset.and_then(|subset| subset.policy) {
+            blocks.load_balancer = policy.load_balancer.as_ref().or(blocks.load_balancer);
+            blocks.connection_pool = policy.connection_pool.as_ref().or(blocks.connection_pool);
+            blocks = port_blocks(policy, port).unwrap_or(blocks);
+        }
+        blocks
+    }
+}
+
+/// A gateway has no original destination that a request could be passed through to.
+fn report_passthrough(policy: Option<&TrafficPolicy>, object: &Object, path: &str, findings: &mut Findings) {
+    if policy.and_then(|policy| policy.load_balancer.as_ref()?.simple) == Some(SimpleLb::Passthrough) {
+        let message = "PASSTHROUGH means nothing at a gateway; LEAST_REQUEST takes its place";
+        findings.warning(Code::IGNORED, object, &format!("{path}.loadBalancer.simple"), message);
+    }
+}
+
+fn port_blocks(policy: &TrafficPolicy, port: u16) -> Option<Blocks<'_>> {
+    let entry = policy
+        .port_level_settings
+        .iter()
+        .find(|entry| entry.port.as_ref().is_some_and(|selector| selector.number == u32::from(port)))?;
+    Some(Blocks { load_balancer: entry.load_balancer.as_ref(), connection_pool: entry.connection_pool.as_ref() })
+}
+
+impl<'a> EffectiveRule<'a> {
+    pub(crate) fn subset(&self, name: &str) -> Option<&EffectiveSubset<'a>> {
+        self.subsets.get(name)
+    }
+
+    pub(crate) fn subset_names(&self) -> impl Iterator<Item = &'a str> {
+        self.subsets.keys().copied()
+    }
+}

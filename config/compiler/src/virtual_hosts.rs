@@ -1,0 +1,179 @@
+//! The routes of each host, in order, and the listeners that hold them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ahash::{AHashMap, AHashSet};
+use tidegate_core::{Code, Host, ResourceKey};
+use tidegate_snapshot::{
+    FilterChain, Listener, ListenerProtocol, PathMatch, Route, RouteMatch, RouteTable, VirtualHost,
+};
+
+use crate::bindings::{Bindings, BoundHost, BoundPort};
+use crate::clusters::{ClusterTable, Clusters};
+use crate::findings::Findings;
+use crate::gateways::GatewayServer;
+use crate::names::domain_of;
+use crate::routes::{RouteCompiler, path_of};
+
+/// Most routes of one Snapshot. A few objects with many hosts and wildcards multiply, and memory must not.
+const MAX_ROUTES: usize = 1_000_000;
+
+/// Makes the listeners of a Snapshot with all that they hold.
+pub(crate) fn listeners(
+    bindings: &Bindings<'_>,
+    routes: &mut RouteCompiler<'_>,
+    clusters: &mut Clusters<'_>,
+    table: &ClusterTable,
+    findings: &mut Findings,
+) -> Vec<Listener> {
+    let mut assembly = Assembly { bindings, routes, clusters, table, findings, total: 0 };
+    bindings.ports.iter().map(|port| assembly.listener(port)).collect()
+}
+
+struct Assembly<'s, 'b, 'a, 'c, 'o> {
+    bindings: &'b Bindings<'a>,
+    routes: &'s mut RouteCompiler<'o>,
+    clusters: &'s mut Clusters<'c>,
+    table: &'s ClusterTable,
+    findings: &'s mut Findings,
+    total: usize,
+}
+
+impl Assembly<'_, '_, '_, '_, '_> {
+    fn listener(&mut self, bound: &BoundPort<'_>) -> Listener {
+        let (number, bind) = (bound.port.number, bound.port.bind);
+        let name = match bind {
+            Some(bind) => format!("{bind}_{number}"),
+            None => format!("0.0.0.0_{number}"),
+        };
+        let table = match bind {
+            Some(bind) => format!("http.{number}.{bind}"),
+            None => format!("http.{number}"),
+        };
+        let mut hosts: Vec<_> =
+            bound.hosts.iter().map(|(host, inner)| Arc::new(self.virtual_host(bound, host, inner))).collect();
+        if hosts.is_empty() {
+            // As istiod: one host for everything, without routes, so that every request gets 404 NR.
+            let mut nothing =
+                VirtualHost::new(format!("blackhole:{number}"), vec![Host::new_unchecked("*")], Vec::new());
+            nothing.sources = bound.port.servers.iter().map(GatewayServer::source).collect();
+            hosts.push(Arc::new(nothing));
+        }
+        Listener {
+            name: name.clone(),
+            bind,
+            port: number,
+            protocol: ListenerProtocol::Http,
+            filter_chains: vec![FilterChain {
+                name,
+                server_names: Vec::new(),
+                route_table: Arc::new(RouteTable::new(table, hosts)),
+            }],
+            sources: bound.port.servers.iter().map(GatewayServer::source).collect(),
+        }
+    }
+
+    fn virtual_host(&mut self, port: &BoundPort<'_>, host: &Host, bound: &BoundHost) -> VirtualHost {
+        let mut specific: Vec<Route> = Vec::new();
+        let mut catch_all: Vec<Route> = Vec::new();
+        let mut shadows = (bound.uses.len() > 1).then(Shadows::default);
+        let mut seen = AHashSet::new();
+        for key in &bound.uses {
+            let Some(binding) = self.bindings.binding(*key) else { continue };
+            let compiled = self.routes.compile(binding, self.clusters, self.table, self.findings);
+            if self.total + compiled.len() > MAX_ROUTES {
+                let message = format!(
+                    "the configuration has more than {MAX_ROUTES} routes; those of this VirtualService for `{host}` are left out"
+                );
+                self.findings.error(Code::ENVIRONMENT, binding.object, "spec.http", message);
+                continue;
+            }
+            self.total += compiled.len();
+            for part in &*compiled {
+                // Bound by two Gateways, a rule has its route once: a second could never be reached.
+                if !seen.insert((key.service, part.rule, part.entry)) {
+                    continue;
+                }
+                if let Some(winner) = shadows.as_mut().and_then(|shadows| shadows.hide(&part.route, part.catch_all)) {
+                    let message =
+                        format!("on host `{host}` the rule is never reached: {winner} takes its requests before it");
+                    let path = path_of(part.rule, part.entry);
+                    self.findings.warning(Code::SHADOWED, binding.object, &path, message);
+                }
+                if part.catch_all { &mut catch_all } else { &mut specific }.push(part.route.clone());
+            }
+        }
+        specific.append(&mut catch_all);
+        specific.shrink_to_fit();
+        let mut virtual_host =
+            VirtualHost::new(format!("{}:{}", domain_of(host), port.port.number), vec![domain_of(host)], specific);
+        virtual_host.https_redirect = bound.https_redirect;
+        virtual_host.sources = self.bindings.sources(port, bound);
+        virtual_host
+    }
+}
+
+/// Finds routes that those of an older VirtualService hide: a path or prefix without other conditions takes everything
+/// under it, and of several catch-all routes the first takes all.
+#[derive(Default)]
+struct Shadows {
+    exact: AHashMap<String, Taker>,
+    prefixes: AHashMap<String, Taker>,
+    /// Lengths of the prefixes.
+    lengths: BTreeSet<usize>,
+    catch_all: Option<Taker>,
+}
+
+/// A VirtualService and how a message names its rule.
+#[derive(Clone)]
+struct Taker {
+    key: ResourceKey,
+    shown: String,
+}
+
+impl Shadows {
+    /// Notes a route; gives back what hides it, if that belongs to another VirtualService. Within one it is the
+    /// business of its own validation.
+    fn hide(&mut self, route: &Route, catch_all: bool) -> Option<String> {
+        let taker = || Taker {
+            key: route.source.key.clone(),
+            shown: format!("{} at {}", route.source.key, route.source.origin),
+        };
+        let by_other = |taker: &&Taker| taker.key != route.source.key;
+        if catch_all {
+            let hidden = self.catch_all.as_ref().filter(by_other).map(|taker| taker.shown.clone());
+            if self.catch_all.is_none() {
+                self.catch_all = Some(taker());
+            }
+            return hidden;
+        }
+        let hidden = match &route.matcher.path {
+            PathMatch::Exact { value, ignore_case: false } => {
+                self.exact.get(value).or_else(|| self.prefix_of(value)).filter(by_other)
+            }
+            PathMatch::Prefix { value, ignore_case: false } => self.prefix_of(value).filter(by_other),
+            _ => None,
+        };
+        let hidden = hidden.map(|taker| taker.shown.clone());
+        let only_path = RouteMatch { path: route.matcher.path.clone(), ..RouteMatch::default() };
+        if route.matcher == only_path {
+            match &route.matcher.path {
+                PathMatch::Exact { value, ignore_case: false } => {
+                    self.exact.entry(value.clone()).or_insert_with(taker);
+                }
+                PathMatch::Prefix { value, ignore_case: false } => {
+                    self.lengths.insert(value.len());
+                    self.prefixes.entry(value.clone()).or_insert_with(taker);
+                }
+                _ => {}
+            }
+        }
+        hidden
+    }
+
+    /// Who takes every path that begins with `path`.
+    fn prefix_of(&self, path: &str) -> Option<&Taker> {
+        self.lengths.range(..=path.len()).find_map(|length| self.prefixes.get(path.get(..*length)?))
+    }
+}
