@@ -75,11 +75,11 @@ pub(super) fn parse(file: Arc<str>, bytes: &[u8], content: RootContent, options:
         return FileView::unreadable(file, diagnostic);
     };
     match std::str::from_utf8(bytes) {
-        Ok(text) => accept(file, &Documents::of(text, content), parsed),
-        Err(_) => FileView {
-            understanding: Understanding::Not,
-            ..accept(file, &Documents::of("", content), parsed)
-        },
+        Ok(text) if !text.contains('\0') => accept(file, &Documents::of(text, content), parsed),
+        _ => {
+            let refused = accept(file, &Documents::of("", content), parsed);
+            FileView { understanding: Understanding::Not, ..refused }
+        }
     }
 }
 

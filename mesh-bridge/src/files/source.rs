@@ -116,7 +116,8 @@ impl FileSource {
             folders: walk.folders,
             link_targets: Vec::new(),
         };
-        look.view.blind = walk.roots.iter().all(|root| *root == RootSeen::Not);
+        let resources = self.roots.iter().zip(&walk.roots).filter(|(root, _)| root.content == RootContent::Resources);
+        look.view.blind = resources.map(|(_, seen)| *seen).all(|seen| seen == RootSeen::Not);
         let mut budget = self.limits.total_bytes;
         for found in walk.files {
             let path = found.path.clone();
@@ -195,8 +196,9 @@ impl FileSource {
                  stays in use",
                 self.limits.total_bytes >> 20
             );
-            let diagnostic = Diagnostic::error(Code::SYNTAX, origin(&found.path), message)
-                .help("name only folders that hold configuration, or move objects that this gateway does not need away");
+            let diagnostic = Diagnostic::error(Code::SYNTAX, origin(&found.path), message).help(
+                "name only folders that hold configuration, or move objects that this gateway does not need away",
+            );
             return (refused(found.stamp, diagnostic), false);
         };
         if let Some(known) = known
@@ -225,5 +227,7 @@ impl FileSource {
 
 fn now_nanos() -> i128 {
     // A clock before 1970 makes every file young, which costs reads and nothing else.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i128::try_from(since.as_nanos()).unwrap_or(i128::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i128::try_from(since.as_nanos()).unwrap_or(i128::MAX))
 }

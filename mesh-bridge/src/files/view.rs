@@ -2,9 +2,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidegate_core::{Diagnostic, ResourceKey};
-use tidegate_resources::{Object, Skipped};
+use tidegate_resources::{Object, ParseOptions, Skipped};
 
-use super::RootContent;
+use super::{RootContent, read};
 
 /// What one look at the source saw.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +15,7 @@ pub struct View {
     pub gaps: Vec<Gap>,
     /// Findings about folders and limits, without those of gaps and of single files.
     pub diagnostics: Vec<Diagnostic>,
-    /// Whether no root could be seen, or none holds anything.
+    /// Whether no root with resources could be seen, or none holds anything.
     pub blind: bool,
 }
 
@@ -29,6 +29,14 @@ pub enum GapKind {
 }
 
 impl View {
+    /// Adds a text as if it were a file of that name.
+    pub fn add_text(&mut self, file: &str, text: &str, options: &ParseOptions) {
+        let view = read::parse(file.into(), text.as_bytes(), RootContent::Resources, options);
+        let at = self.files.partition_point(|other| Path::new(&*other.file) < Path::new(file));
+        self.files.insert(at, Arc::new(view));
+        self.blind = false;
+    }
+
     /// Whether something is configured that could not be read, and nothing else was seen.
     pub fn is_blank(&self) -> bool {
         self.blind && self.gaps.iter().any(|gap| gap.kind == GapKind::Unreadable)

@@ -258,7 +258,6 @@ pub(super) fn mend(error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => {
             "give the user that Tidegate runs as the right to read it (and to enter its folders)".into()
         }
-        io::ErrorKind::FilesystemLoop => "remove the symbolic link that leads back to itself".into(),
         _ => "see that the file system is mounted and healthy; it is read again as soon as it can be".into(),
     }
 }

@@ -56,7 +56,7 @@ pub struct Watcher {
     shared: Arc<Shared>,
     views: watch::Receiver<Option<Arc<View>>>,
     progress: Arc<AtomicU64>,
-    thread: Option<thread::JoinHandle<()>>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 impl Watcher {
@@ -73,7 +73,7 @@ impl Watcher {
             let shared = shared.clone();
             move || Looker::new(source, shared, timing).run(&sender)
         })?;
-        Ok(Self { shared, views, progress, thread: Some(thread) })
+        Ok(Self { shared, views, progress, thread: Mutex::new(Some(thread)) })
     }
 
     /// The latest view; none before the first look is done. A view that equals the one before it is not sent again.
@@ -93,7 +93,7 @@ impl Watcher {
     }
 
     /// Stops the thread and waits for it for at most `patience`: one that hangs in a dead file system is left behind.
-    pub fn stop(mut self, patience: Duration) {
+    pub fn stop(&self, patience: Duration) {
         self.shared.stop();
         let deadline = Instant::now() + patience;
         let mut pending = self.shared.lock();
@@ -104,7 +104,7 @@ impl Watcher {
             pending = self.shared.wake.wait_timeout(pending, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(pending);
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // A panic of the thread was already printed; there is nothing left to save.
             drop(thread.join());
         }
@@ -324,8 +324,12 @@ impl Looker {
             pending.interest = Interest { folders: wanted.inside, names: wanted.names };
         }
         let Some(notify) = &mut self.notify else { return false };
-        let gone: Vec<_> =
-            self.watched.iter().filter(|(path, id)| wanted.folders.get(*path) != Some(*id)).map(|(p, _)| p.clone()).collect();
+        let gone: Vec<_> = self
+            .watched
+            .iter()
+            .filter(|(path, id)| wanted.folders.get(*path) != Some(*id))
+            .map(|(p, _)| p.clone())
+            .collect();
         for path in gone {
             self.watched.remove(&path);
             // The folder may be gone, and its watch with it.

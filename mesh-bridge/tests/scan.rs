@@ -1,0 +1,352 @@
+//! What one look at files and folders sees.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tidegate_core::{Code, Level};
+use tidegate_mesh_bridge::files::{FileSource, FileView, GapKind, Limits, Root, Understanding, View, reread};
+use tidegate_resources::ParseOptions;
+
+fn namespace(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n")
+}
+
+fn write(dir: &Path, name: &str, text: impl AsRef<[u8]>) {
+    let path = dir.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+fn source(dir: &TempDir) -> FileSource {
+    source_of(vec![Root::resources(dir.path())])
+}
+
+fn source_of(roots: Vec<Root>) -> FileSource {
+    FileSource::new(roots, Limits::default(), ParseOptions::default())
+}
+
+/// Names of the offered objects, in the order of the view.
+fn names(view: &View) -> Vec<&str> {
+    view.files.iter().flat_map(|file| &file.offers).map(|offer| &*offer.object.key.name).collect()
+}
+
+fn file<'v>(view: &'v View, dir: &TempDir, name: &str) -> &'v Arc<FileView> {
+    view.file(dir.path().join(name).to_str().unwrap()).unwrap_or_else(|| panic!("{name} is not in {view:#?}"))
+}
+
+fn messages(view: &View) -> String {
+    view.all_diagnostics().map(|finding| format!("{finding}\n")).collect()
+}
+
+#[test]
+fn files_are_read_recursively_in_the_order_of_paths() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "b.yaml", namespace("b"));
+    write(dir.path(), "a/z.yml", namespace("z"));
+    write(dir.path(), "a/deep/er/y.YAML", namespace("y"));
+    write(dir.path(), "c.json", r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"c"}}"#);
+    write(dir.path(), "README.md", "not configuration");
+    let view = source(&dir).scan();
+    assert_eq!(names(&view), ["y", "z", "b", "c"]);
+    assert_eq!(messages(&view), "");
+    assert!(!view.blind);
+}
+
+#[test]
+fn droppings_of_editors_are_not_read() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "a.yaml", namespace("a"));
+    for dropping in [".#a.yaml", "#a.yaml#", "a.yaml~", ".a.yaml.swp", "4913", ".git/x.yaml", ".hidden.yaml"] {
+        write(dir.path(), dropping, "{ broken: [");
+    }
+    let view = source(&dir).scan();
+    assert_eq!(names(&view), ["a"]);
+    assert_eq!(messages(&view), "");
+}
+
+#[test]
+fn an_unchanged_file_keeps_its_view() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "a.yaml", namespace("a"));
+    write(dir.path(), "b.yaml", namespace("b"));
+    let mut source = source(&dir);
+    let first = source.scan();
+    write(dir.path(), "b.yaml", namespace("changed"));
+    let second = source.scan();
+    assert!(Arc::ptr_eq(file(&first, &dir, "a.yaml"), file(&second, &dir, "a.yaml")));
+    assert_eq!(names(&second), ["a", "changed"]);
+    assert!(!second.is_same(&first));
+    // Written anew with the same content.
+    write(dir.path(), "b.yaml", namespace("changed"));
+    assert!(source.scan().is_same(&second));
+}
+
+#[test]
+fn a_change_of_equal_length_within_a_tick_of_the_clock_is_seen() {
+    let dir = TempDir::new().unwrap();
+    let mut source = source(&dir);
+    for round in 0..50 {
+        let name = format!("n{round:02}");
+        write(dir.path(), "a.yaml", namespace(&name));
+        assert_eq!(names(&source.scan()), [name]);
+    }
+}
+
+#[test]
+fn a_deleted_file_is_no_longer_seen() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "a.yaml", namespace("a"));
+    write(dir.path(), "b.yaml", namespace("b"));
+    let mut source = source(&dir);
+    source.scan();
+    fs::remove_file(dir.path().join("a.yaml")).unwrap();
+    let view = source.scan();
+    assert_eq!(names(&view), ["b"]);
+    assert!(view.gaps.is_empty());
+    // The last one too: the folder is the one that it was in.
+    fs::remove_file(dir.path().join("b.yaml")).unwrap();
+    let view = source.scan();
+    assert!(view.files.is_empty() && view.gaps.is_empty() && !view.blind);
+}
+
+#[test]
+fn a_folder_that_vanishes_is_a_gap_until_it_is_back() {
+    let dir = TempDir::new().unwrap();
+    let conf = dir.path().join("conf");
+    write(&conf, "a.yaml", namespace("a"));
+    let mut source = source_of(vec![Root::resources(&conf)]);
+    source.scan();
+
+    fs::rename(&conf, dir.path().join("away")).unwrap();
+    let view = source.scan();
+    assert!(view.blind && view.is_blank());
+    assert_eq!(view.gaps[0].kind, GapKind::Unreadable);
+    let inside = conf.join("a.yaml");
+    assert!(view.gap_over(inside.to_str().unwrap()).is_some());
+    assert!(messages(&view).contains("Error [TG0008]"), "{}", messages(&view));
+
+    // The first half of a replacement, or a volume that is not mounted.
+    fs::create_dir(&conf).unwrap();
+    let view = source.scan();
+    assert!(view.blind && !view.is_blank());
+    assert_eq!(view.gaps[0].kind, GapKind::Empty);
+
+    write(&conf, "b.yaml", namespace("b"));
+    let view = source.scan();
+    assert_eq!(names(&view), ["b"]);
+    assert!(view.gaps.is_empty());
+}
+
+#[test]
+fn a_kubernetes_volume_is_read_once_and_swapped_as_a_whole() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "..2026_01/gateway.yaml", namespace("old"));
+    symlink("..2026_01", dir.path().join("..data")).unwrap();
+    symlink("..data/gateway.yaml", dir.path().join("gateway.yaml")).unwrap();
+    let mut source = source(&dir);
+    assert_eq!(names(&source.scan()), ["old"]);
+
+    write(dir.path(), "..2026_02/gateway.yaml", namespace("new"));
+    symlink("..2026_02", dir.path().join("..data_tmp")).unwrap();
+    fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+    let view = source.scan();
+    assert_eq!(names(&view), ["new"]);
+    assert_eq!(messages(&view), "");
+}
+
+#[test]
+fn symbolic_links_are_followed_and_loops_are_not() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "conf/a.yaml", namespace("a"));
+    write(dir.path(), "shared/s.yaml", namespace("s"));
+    let conf = dir.path().join("conf");
+    symlink("../shared", conf.join("linked")).unwrap();
+    symlink(".", conf.join("loop")).unwrap();
+    symlink("../conf", dir.path().join("shared/back")).unwrap();
+    symlink("self.yaml", conf.join("self.yaml")).unwrap();
+    symlink("nowhere.yaml", conf.join("dangling.yaml")).unwrap();
+    symlink("nowhere", conf.join("dangling")).unwrap();
+    let view = source_of(vec![Root::resources(&conf)]).scan();
+    assert_eq!(names(&view), ["a", "s"]);
+    let gaps: BTreeSet<_> = view.gaps.iter().map(|gap| gap.path.file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(gaps, BTreeSet::from(["dangling.yaml", "self.yaml"]));
+}
+
+#[test]
+fn a_file_that_two_roots_name_is_read_once() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "a.yaml", namespace("a"));
+    let roots = vec![Root::resources(dir.path()), Root::resources(dir.path().join("a.yaml"))];
+    assert_eq!(names(&source_of(roots).scan()), ["a"]);
+}
+
+#[test]
+fn one_broken_document_takes_nothing_from_its_neighbours() {
+    let dir = TempDir::new().unwrap();
+    let text = format!("{}---\nkind: [\n---\n{}", namespace("a"), namespace("b"));
+    write(dir.path(), "a.yaml", text);
+    let view = source(&dir).scan();
+    assert_eq!(names(&view), ["a", "b"]);
+    let file = file(&view, &dir, "a.yaml");
+    assert!(matches!(&file.understanding, Understanding::Partly(unnamed) if unnamed.len() == 1), "{file:?}");
+}
+
+#[test]
+fn an_object_that_breaks_a_rule_is_named_and_not_offered() {
+    let dir = TempDir::new().unwrap();
+    let bad = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: v\nspec:\n  hosts: []\n";
+    let worse = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: w\nspec:\n  hots: []\n";
+    write(dir.path(), "a.yaml", format!("{}---\n{bad}---\n{worse}", namespace("a")));
+    let view = source(&dir).scan();
+    assert_eq!(names(&view), ["a"]);
+    let file = file(&view, &dir, "a.yaml");
+    let rejected: Vec<_> = file.rejected.iter().map(ToString::to_string).collect();
+    assert_eq!(rejected, ["VirtualService default/v", "VirtualService default/w"]);
+    assert_eq!(file.understanding, Understanding::Whole);
+    assert!(file.diagnostics.iter().all(|finding| finding.origin.position.line > 0), "{:?}", file.diagnostics);
+}
+
+#[test]
+fn what_is_no_text_is_refused_by_name() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "good.yaml", namespace("good"));
+    write(dir.path(), "binary.yaml", b"\x7fELF\x00\x01\x02");
+    write(dir.path(), "latin1.yaml", b"# caf\xe9\n");
+    let view = source(&dir).scan();
+    assert_eq!(names(&view), ["good"]);
+    for name in ["binary.yaml", "latin1.yaml"] {
+        let file = file(&view, &dir, name);
+        assert_eq!(file.understanding, Understanding::Not, "{name}");
+        assert!(file.diagnostics.iter().any(|d| d.level == Level::Error && d.help.is_some()), "{name}: {file:?}");
+    }
+}
+
+#[test]
+fn a_file_of_one_gibibyte_is_refused_without_being_read() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "good.yaml", namespace("good"));
+    let huge = fs::File::create(dir.path().join("huge.yaml")).unwrap();
+    huge.set_len(1 << 30).unwrap();
+    let view = source(&dir).scan();
+    assert_eq!(names(&view), ["good"]);
+    let finding = &file(&view, &dir, "huge.yaml").diagnostics[0];
+    assert_eq!((finding.code, finding.level), (Code::SYNTAX, Level::Error));
+    assert!(finding.message.contains("1024 MiB"), "{finding}");
+}
+
+#[test]
+fn all_files_together_are_bounded() {
+    let dir = TempDir::new().unwrap();
+    for name in ["a", "b", "c"] {
+        write(dir.path(), &format!("{name}.yaml"), namespace(name));
+    }
+    let limits = Limits { total_bytes: namespace("a").len() as u64 * 2, ..Limits::default() };
+    let mut source = FileSource::new(vec![Root::resources(dir.path())], limits, ParseOptions::default());
+    let view = source.scan();
+    assert_eq!(names(&view), ["a", "b"]);
+    assert_eq!(file(&view, &dir, "c.yaml").understanding, Understanding::Not);
+    assert!(source.scan().is_same(&view));
+}
+
+#[test]
+fn a_walk_at_the_wrong_place_ends() {
+    let dir = TempDir::new().unwrap();
+    for index in 0..30 {
+        write(dir.path(), &format!("f{index:02}/a.yaml"), namespace(&format!("n{index}")));
+    }
+    let limits = Limits { entries: 20, ..Limits::default() };
+    let view = FileSource::new(vec![Root::resources(dir.path())], limits, ParseOptions::default()).scan();
+    assert!(messages(&view).contains("more than 20"), "{}", messages(&view));
+
+    let deep: String = (0..40).map(|_| "d/").collect();
+    write(dir.path(), &format!("{deep}a.yaml"), namespace("deep"));
+    let view = source(&dir).scan();
+    assert!(messages(&view).contains("32 folders deep"), "{}", messages(&view));
+}
+
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "a.yaml", namespace("a"));
+    let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket.yaml")).unwrap();
+    let view = source(&dir).scan();
+    assert_eq!(names(&view), ["a"]);
+    assert!(messages(&view).contains("not a file"), "{}", messages(&view));
+}
+
+#[test]
+fn what_may_not_be_read_is_a_gap_and_not_a_deletion() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "secret/a.yaml", namespace("a"));
+    write(dir.path(), "b.yaml", namespace("b"));
+    let mut source = source(&dir);
+    source.scan();
+    let folder = dir.path().join("secret");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(dir.path().join("b.yaml"), fs::Permissions::from_mode(0o000)).unwrap();
+    let is_root = fs::read_dir(&folder).is_ok();
+    let view = source.scan();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    if is_root {
+        println!("root reads everything; nothing to see here");
+        return;
+    }
+    assert!(view.gap_over(folder.join("a.yaml").to_str().unwrap()).is_some());
+    assert_eq!(file(&view, &dir, "b.yaml").understanding, Understanding::Not);
+}
+
+#[test]
+fn a_kept_document_gives_its_objects_back_at_their_places() {
+    let dir = TempDir::new().unwrap();
+    let mut text = fs::File::create(dir.path().join("a.yaml")).unwrap();
+    writeln!(text, "# a comment\n{}---\n# another\n{}", namespace("a"), namespace("b")).unwrap();
+    writeln!(text, "---\napiVersion: v1\nkind: List\nitems:\n- {}", namespace("c").trim().replace('\n', "\n  "))
+        .unwrap();
+    let view = source(&dir).scan();
+    assert_eq!(names(&view), ["a", "b", "c"]);
+    let file = file(&view, &dir, "a.yaml");
+    for offer in &file.offers {
+        let document = offer.document.as_ref().unwrap();
+        let again = reread(&file.file, document, &ParseOptions::default());
+        assert_eq!(again.len(), 1);
+        let again = &again[0].object;
+        assert_eq!((&again.key, &again.origin), (&offer.object.key, &offer.object.origin));
+        assert_eq!(again.spans, offer.object.spans);
+    }
+}
+
+#[test]
+fn a_document_with_a_secret_is_not_kept() {
+    let dir = TempDir::new().unwrap();
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\nstringData:\n  key: hunter2\n";
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems:\n- {}\n- {}\n",
+        namespace("a").trim().replace('\n', "\n  "),
+        secret.trim().replace('\n', "\n  ")
+    );
+    write(dir.path(), "a.yaml", format!("{secret}---\n{}---\n{list}", namespace("b")));
+    let view = source(&dir).scan();
+    let file = file(&view, &dir, "a.yaml");
+    assert_eq!(names(&view), ["s", "b", "a", "s"]);
+    let kept: Vec<_> = file.offers.iter().map(|offer| offer.document.is_some()).collect();
+    assert_eq!(kept, [false, true, false, false]);
+}
+
+#[test]
+fn mesh_settings_are_a_root_of_their_own() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "mesh.conf", "accessLogFile: /dev/stdout\n");
+    let mesh = dir.path().join("mesh.conf");
+    let mut source = source_of(vec![Root::mesh_config(&mesh)]);
+    let view = source.scan();
+    assert_eq!(messages(&view), "");
+    assert_eq!(names(&view).len(), 1);
+    fs::remove_file(&mesh).unwrap();
+    let view = source.scan();
+    assert!(view.gap_over(mesh.to_str().unwrap()).is_some());
+}
