@@ -1,0 +1,288 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderMap, StatusCode, Version};
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tokio::time::{Instant, sleep};
+
+use crate::connection::Connection;
+use crate::deadline::Deadline;
+use crate::edge::{self, Refusal};
+use crate::local_reply::{Client, GRPC_STATUS, LocalReply};
+use crate::request_context::{RequestContext, inet};
+use crate::shared::Shared;
+use crate::telemetry::GrpcStatus;
+use crate::upstream::ConnectionOrigin;
+use crate::{failure, peer, respond, retry, routing};
+
+const ATTEMPT_COUNT: &str = "x-envoy-attempt-count";
+
+/// The request path, in the order in which Pingora calls it.
+pub(crate) struct HttpService {
+    shared: Arc<Shared>,
+}
+
+impl HttpService {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Binds the request to its connection and to the configuration that it will see.
+    fn pin(&self, session: &mut Session, context: &mut RequestContext) -> Result<()> {
+        let Some(connection) = Connection::of(session).cloned() else {
+            return Error::e_explain(ErrorType::InternalError, "a stream that is not ours");
+        };
+        if session.is_http2() {
+            context.stream_deadline =
+                session.as_downstream_mut().req_header_mut().extensions_mut().remove::<Arc<Deadline>>();
+        } else {
+            connection.admit();
+        }
+        let now = self.shared.published.load_full();
+        // A listener that is gone serves its last requests from the last configuration that had it.
+        let published = match now.listener(&connection.listener.name) {
+            Some(_) => now,
+            None => connection.listener.last().unwrap_or(now),
+        };
+        context.published = Some(published);
+        context.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Everything between the head of a request and its first byte upstream; an answer if it ends here.
+    fn decide(&self, session: &mut Session, context: &mut RequestContext) -> Result<Option<LocalReply>> {
+        let (Some(connection), Some(published)) = (context.connection.clone(), context.published.clone()) else {
+            return Ok(Some(LocalReply::INTERNAL));
+        };
+        // Decides how the body is framed, from headers that are still the client's.
+        let has_no_body = session.is_body_done();
+        let request = session.as_downstream_mut().req_header_mut();
+        context.client = Client::of(&request.headers);
+        match edge::admit(request, connection.peer, published.snapshot().mesh(), &self.shared.limits) {
+            Ok(admitted) => context.admitted = Some(admitted),
+            Err(Refusal::Reply(reply)) => return Ok(Some(reply)),
+            Err(Refusal::Error(error)) => return Err(error),
+        }
+        let Some(listener) = published.listener(&connection.listener.name) else {
+            return Ok(Some(LocalReply::NO_ROUTE));
+        };
+        let Some(chain) = listener.select_filter_chain(None) else { return Ok(Some(LocalReply::NO_ROUTE)) };
+        let reply = routing::route(request, chain, listener.port, context)?;
+        if has_no_body {
+            context.request_is_over();
+        }
+        Ok(reply)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for HttpService {
+    type CTX = RequestContext;
+
+    fn new_ctx(&self) -> RequestContext {
+        RequestContext::new(self.shared.clone())
+    }
+
+    /// No modules: compression is the backends' affair.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, context: &mut RequestContext) -> Result<()> {
+        self.pin(session, context)
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut RequestContext) -> Result<bool> {
+        if let Some(reply) = self.decide(session, context)? {
+            respond::send(session, context, &reply).await?;
+            return Ok(true);
+        }
+        if context.timeout.is_some() && session.is_http2() {
+            peer::await_short_body(session, context).await?;
+        }
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, context: &mut RequestContext) -> Result<Box<HttpPeer>> {
+        context.attempts += 1;
+        context.connected = false;
+        if context.attempts > 1 {
+            retry::prepare(context).await?;
+        }
+        peer::build(session, context)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        digest: Option<&Digest>,
+        context: &mut RequestContext,
+    ) -> Result<()> {
+        context.connected = true;
+        context.upstream_start = Some(Instant::now());
+        if let Some(host) = context.host() {
+            host.connected(if reused { ConnectionOrigin::Pooled } else { ConnectionOrigin::New });
+        }
+        let socket = digest.and_then(|digest| digest.socket_digest.as_ref());
+        context.upstream_address = socket.and_then(|socket| socket.local_addr()).and_then(inet);
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut RequestContext,
+    ) -> Result<()> {
+        request.insert_header(ATTEMPT_COUNT, context.attempts.to_string())?;
+        if request.version == Version::HTTP_2 && !request.headers.contains_key(HOST) {
+            // Pingora makes `:authority` and `:scheme` anew from it.
+            let authority = edge::authority(session.req_header()).to_owned();
+            request.insert_header(HOST, authority)?;
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        context: &mut RequestContext,
+    ) -> Result<()> {
+        if end_of_stream {
+            context.request_is_over();
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut RequestContext,
+    ) -> Result<()> {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            failure::check_upgrade(session, response)?;
+        } else if response.status.is_informational() {
+            return Ok(());
+        }
+        if let Some(host) = context.host() {
+            host.answered(response.status.as_u16());
+        }
+        retry::check_response(session, response, context)?;
+        context.response_start.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut RequestContext,
+    ) -> Result<()> {
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        context.details = "via_upstream".into();
+        respond::prepare_proxied(session, response, context)?;
+        if response.status == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(connection) = &context.connection
+        {
+            connection.become_tunnel();
+            connection.deadline.set(None);
+            let downstream = session.as_downstream_mut();
+            downstream.set_read_timeout(None);
+            downstream.set_write_timeout(None);
+        }
+        if context.connection.as_ref().is_some_and(|connection| connection.listener.is_draining()) {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    fn upstream_response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        context: &mut RequestContext,
+    ) -> Result<()> {
+        if context.client == Client::Grpc
+            && let Some(status) = trailers.get(GRPC_STATUS)
+        {
+            context.grpc_status = Some(GrpcStatus::from_header(status.as_bytes()));
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _peer: &HttpPeer,
+        context: &mut RequestContext,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        failure::connect_failed(session, context, error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        context: &mut RequestContext,
+        reused: bool,
+    ) -> Box<Error> {
+        failure::proxy_failed(session, context, error, reused)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut RequestContext) -> FailToProxy {
+        let reply = failure::conclude(session, context, error);
+        let mut error_code = 0;
+        if let Some(reply) = reply {
+            error_code = reply.status;
+            if let Err(error) = respond::send(session, context, &reply).await {
+                tracing::debug!(%error, "an answer did not reach its client");
+            }
+        }
+        FailToProxy { error_code, can_reuse_downstream: error_code != 0 }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut RequestContext) {
+        context.log(session);
+    }
+
+    /// Failures are in the access log and the metrics.
+    fn suppress_error_log(&self, _session: &Session, _context: &RequestContext, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _context: &RequestContext,
+        _error: &Error,
+        _reason: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    fn request_summary(&self, _session: &Session, _context: &RequestContext) -> String {
+        String::new()
+    }
+}
+
+/// Pause before a try.
+pub(crate) async fn pause(duration: std::time::Duration) {
+    if !duration.is_zero() {
+        sleep(duration).await;
+    }
+}

@@ -1,0 +1,277 @@
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::Version;
+use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddress;
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+use smallvec::SmallVec;
+use tidegate_snapshot::{Forward, Route, RouteAction, VirtualHost, WeightedCluster};
+use tokio::time::Instant;
+
+use crate::connection::Connection;
+use crate::deadline::Deadline;
+use crate::edge::{self, Admitted};
+use crate::header_operations::FactSource;
+use crate::local_reply::{Client, LocalReply};
+use crate::published::Published;
+use crate::shared::Shared;
+use crate::telemetry::{GrpcStatus, RequestFacts, RequestOutcome, RequestProtocol, ResponseFlags};
+use crate::upstream::{ClusterHandle, HostId, HostState, PickedHost};
+
+/// The route of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Selected {
+    virtual_host: Arc<VirtualHost>,
+    route: usize,
+    /// Which of a forwarding route's destinations was drawn.
+    destination: usize,
+}
+
+impl Selected {
+    pub(crate) fn new(virtual_host: Arc<VirtualHost>, route: usize) -> Self {
+        Self { virtual_host, route, destination: 0 }
+    }
+
+    pub(crate) fn route(&self) -> &Route {
+        &self.virtual_host.routes()[self.route]
+    }
+
+    pub(crate) fn forward(&self) -> Option<&Forward> {
+        match &self.route().action {
+            RouteAction::Forward(forward) => Some(forward),
+            RouteAction::Redirect(_) | RouteAction::DirectResponse(_) => None,
+        }
+    }
+
+    pub(crate) fn set_destination(&mut self, destination: usize) {
+        self.destination = destination;
+    }
+
+    pub(crate) fn destination(&self) -> Option<&WeightedCluster> {
+        self.forward()?.clusters().get(self.destination)
+    }
+}
+
+/// All that the gateway keeps of a request while it runs.
+pub(crate) struct RequestContext {
+    shared: Arc<Shared>,
+    pub(crate) start: SystemTime,
+    pub(crate) started: Instant,
+    pub(crate) connection: Option<Arc<Connection>>,
+    /// The one view of the configuration that this request has.
+    pub(crate) published: Option<Arc<Published>>,
+    /// Of an HTTP/2 stream; HTTP/1 connections have their own.
+    pub(crate) stream_deadline: Option<Arc<Deadline>>,
+    pub(crate) client: Client,
+    pub(crate) admitted: Option<Admitted>,
+    /// Path and query before a rewrite.
+    pub(crate) original_path: Option<String>,
+    pub(crate) virtual_host: Option<Arc<VirtualHost>>,
+    pub(crate) selected: Option<Selected>,
+    pub(crate) cluster: Option<Arc<ClusterHandle>>,
+    pub(crate) cluster_name: Option<Arc<str>>,
+    pub(crate) timeout: Option<Duration>,
+    /// Holds the host of the present try; the host of the last one when the request has ended.
+    pub(crate) picked: Option<PickedHost>,
+    pub(crate) tried: SmallVec<[HostId; 4]>,
+    /// Tries that were begun.
+    pub(crate) attempts: u32,
+    /// Tries that were repeated because a pooled connection turned out to be dead; the retry policy does not count
+    /// them.
+    pub(crate) replays: u32,
+    pub(crate) upstream_address: Option<std::net::SocketAddr>,
+    pub(crate) upstream_http2: bool,
+    pub(crate) connected: bool,
+    pub(crate) request_end: Option<Instant>,
+    pub(crate) upstream_start: Option<Instant>,
+    pub(crate) response_start: Option<Instant>,
+    /// An answer to send in place of the backend's.
+    pub(crate) reply: Option<LocalReply>,
+    pub(crate) flags: ResponseFlags,
+    pub(crate) details: Cow<'static, str>,
+    pub(crate) termination_details: Option<&'static str>,
+    pub(crate) transport_failure: Option<String>,
+    pub(crate) grpc_status: Option<GrpcStatus>,
+    logged: bool,
+}
+
+impl RequestContext {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            start: SystemTime::now(),
+            started: Instant::now(),
+            connection: None,
+            published: None,
+            stream_deadline: None,
+            client: Client::Http,
+            admitted: None,
+            original_path: None,
+            virtual_host: None,
+            selected: None,
+            cluster: None,
+            cluster_name: None,
+            timeout: None,
+            picked: None,
+            tried: SmallVec::new(),
+            attempts: 0,
+            replays: 0,
+            upstream_address: None,
+            upstream_http2: false,
+            connected: false,
+            request_end: None,
+            upstream_start: None,
+            response_start: None,
+            reply: None,
+            flags: ResponseFlags::NONE,
+            details: Cow::Borrowed(""),
+            termination_details: None,
+            transport_failure: None,
+            grpc_status: None,
+            logged: false,
+        }
+    }
+
+    pub(crate) fn host(&self) -> Option<&Arc<HostState>> {
+        self.picked.as_ref().map(PickedHost::host)
+    }
+
+    /// The clock that can end this request.
+    pub(crate) fn deadline(&self) -> Option<&Deadline> {
+        self.stream_deadline.as_deref().or_else(|| Some(&self.connection.as_ref()?.deadline))
+    }
+
+    pub(crate) fn is_expired(&self) -> bool {
+        self.deadline()
+            .is_some_and(|deadline| deadline.is_expired() || deadline.get().is_some_and(|at| at <= Instant::now()))
+    }
+
+    /// The client has sent all of its request: the route's time begins.
+    pub(crate) fn request_is_over(&mut self) {
+        if self.request_end.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        self.request_end = Some(now);
+        if let (Some(timeout), Some(deadline)) = (self.timeout, self.deadline()) {
+            deadline.set(now.checked_add(timeout));
+        }
+    }
+
+    /// Counts and logs the request. Only the first call does anything.
+    pub(crate) fn log(&mut self, session: &Session) {
+        if std::mem::replace(&mut self.logged, true) {
+            return;
+        }
+        let request = session.req_header();
+        let response = session.response_written();
+        let code = response.map_or(0, |response| response.status.as_u16());
+        let received = session.body_bytes_read() as u64;
+        let sent = session.body_bytes_sent() as u64;
+        if self.client == Client::Grpc
+            && self.grpc_status.is_none()
+            && let Some(status) = response.and_then(|response| response.headers.get("grpc-status"))
+        {
+            self.grpc_status = Some(GrpcStatus::from_header(status.as_bytes()));
+        }
+        let head = head_bytes(&request.headers) + request.raw_path().len() as u64;
+        let response_head = response.map_or(0, |response| head_bytes(&response.headers));
+        self.count(code, received + head, sent + response_head);
+        let Some(sink) = self.published.as_ref().and_then(|published| published.access_log()) else { return };
+        let mut facts = self.facts(request, None);
+        facts.response_headers = response.map(|response| &response.headers);
+        facts.response_code = code;
+        facts.bytes_received = received;
+        facts.bytes_sent = sent;
+        sink.log(&facts);
+    }
+
+    fn count(&self, code: u16, request_bytes: u64, response_bytes: u64) {
+        let destination = match (self.host(), &self.cluster) {
+            (Some(host), _) => host.destination(),
+            (None, Some(cluster)) => cluster.destination(),
+            (None, None) => self.shared.metrics.unknown_destination(),
+        };
+        let protocol = match self.client {
+            Client::Http => RequestProtocol::Http,
+            Client::Grpc => RequestProtocol::Grpc(self.grpc_status),
+        };
+        self.shared.metrics.record(&RequestOutcome {
+            destination,
+            code,
+            flags: self.flags,
+            protocol,
+            duration: self.started.elapsed(),
+            request_bytes,
+            response_bytes,
+        });
+        if let Some(connection) = &self.connection {
+            connection.listener.metrics.request_finished(code);
+        }
+    }
+}
+
+fn head_bytes(headers: &http::HeaderMap) -> u64 {
+    headers.iter().map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64).sum()
+}
+
+impl FactSource for RequestContext {
+    fn facts<'a>(&'a self, request: &'a RequestHeader, response: Option<&'a ResponseHeader>) -> RequestFacts<'a> {
+        // Paths that are no text were refused.
+        let path = std::str::from_utf8(request.raw_path()).unwrap_or_default();
+        let mut facts = RequestFacts::new(self.start, request.method.as_str(), path, &request.headers);
+        facts.scheme = if self.admitted.is_some_and(|admitted| admitted.is_https) { "https" } else { "http" };
+        facts.authority = edge::authority(request);
+        facts.original_path = self.original_path.as_deref();
+        facts.protocol = match request.version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        };
+        if let Some(response) = response {
+            facts.response_headers = Some(&response.headers);
+            facts.response_code = response.status.as_u16();
+        }
+        facts.flags = self.flags;
+        facts.response_code_details = Some(&*self.details);
+        facts.connection_termination_details = self.termination_details;
+        facts.upstream_transport_failure_reason = self.transport_failure.as_deref();
+        facts.duration = Some(self.started.elapsed());
+        facts.request_duration = self.request_end.map(|end| end - self.started);
+        facts.response_duration = self.response_start.map(|start| start - self.started);
+        facts.upstream_host = self.picked.as_ref().map(|host| host.address());
+        facts.upstream_cluster = self.cluster_name.as_deref();
+        facts.upstream_local_address = self.upstream_address;
+        if let Some(connection) = &self.connection {
+            facts.downstream_local_address = Some(connection.local);
+            facts.downstream_direct_remote_address = Some(connection.peer);
+            facts.downstream_remote_address = Some(self.admitted.map_or(connection.peer, |admitted| admitted.client));
+        }
+        facts.route_name = self.selected.as_ref().map(|selected| selected.route().name.as_str());
+        facts.virtual_host_name = self.virtual_host.as_ref().map(|host| host.name.as_str());
+        facts.attempt_count = self.attempts;
+        facts.hostname = Some(&self.shared.hostname);
+        facts
+    }
+}
+
+/// A request whose future is dropped, because its time was over or the gateway stops, is counted all the same.
+impl Drop for RequestContext {
+    fn drop(&mut self) {
+        if !self.logged && self.published.is_some() {
+            if self.is_expired() {
+                self.flags |= ResponseFlags::UPSTREAM_REQUEST_TIMEOUT;
+            } else {
+                self.flags |= ResponseFlags::LOCAL_RESET;
+            }
+            self.count(0, 0, 0);
+        }
+    }
+}
+
+/// The socket address of Pingora's, if it is one of the Internet's.
+pub(crate) fn inet(address: &PingoraAddress) -> Option<std::net::SocketAddr> {
+    address.as_inet().copied()
+}

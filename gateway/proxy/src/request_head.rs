@@ -1,0 +1,267 @@
+//! The bytes of an HTTP/1 request head, checked before any parser acts on them.
+//!
+//! Pingora's parser takes several things that RFC 9112 calls errors, escapes illegal targets, and answers by itself
+//! when it refuses. So the head is read and judged here first; what passes is handed over whole. Nothing of it is
+//! decoded twice: only lengths, line ends and the fields that frame the message are looked at.
+
+use memchr::memchr;
+
+use crate::Limits;
+use crate::local_reply::LocalReply;
+
+/// How the body that follows a head is delimited (RFC 9112 section 6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Framing {
+    Length(u64),
+    Chunked,
+}
+
+/// What was learned of a head that is complete and may be served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RequestHead {
+    /// Bytes of the head with its empty line.
+    pub(crate) length: usize,
+    pub(crate) framing: Framing,
+}
+
+/// A head that is not complete yet remembers how far it was searched.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct HeadScan {
+    /// Start of the line that is not complete.
+    line: usize,
+    lines: usize,
+    host: bool,
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl HeadScan {
+    /// Looks at `bytes`, which begins as it began in earlier calls; none while the head is not complete.
+    ///
+    /// # Errors
+    /// The answer to a head that must not be served; the connection is closed after it.
+    pub(crate) fn advance(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<RequestHead>, LocalReply> {
+        loop {
+            let Some(at) = memchr(b'\n', &bytes[self.line..]) else {
+                return if bytes.len() - self.line > limits.max_header_bytes || bytes.len() > limits.max_header_bytes {
+                    Err(self.too_large())
+                } else if self.lines == 0 && bytes.len() > limits.max_request_line {
+                    Err(LocalReply::URI_TOO_LONG)
+                } else {
+                    Ok(None)
+                };
+            };
+            let end = self.line + at + 1;
+            if end > limits.max_header_bytes {
+                return Err(self.too_large());
+            }
+            let Some(line) = bytes[self.line..end - 1].strip_suffix(b"\r") else {
+                return Err(LocalReply::BAD_REQUEST);
+            };
+            self.line = end;
+            if self.lines == 0 {
+                request_line(line, limits)?;
+            } else if line.is_empty() {
+                return self.finish(end).map(Some);
+            } else if self.lines > limits.max_headers {
+                return Err(LocalReply::HEADERS_TOO_LARGE);
+            } else {
+                self.field(line)?;
+            }
+            self.lines += 1;
+        }
+    }
+
+    fn too_large(&self) -> LocalReply {
+        if self.lines == 0 { LocalReply::URI_TOO_LONG } else { LocalReply::HEADERS_TOO_LARGE }
+    }
+
+    fn finish(&self, length: usize) -> Result<RequestHead, LocalReply> {
+        if !self.host {
+            return Err(LocalReply::MISSING_HOST);
+        }
+        let framing = match (self.chunked, self.length) {
+            // RFC 9112 section 6.1: a request smuggling attempt as likely as not.
+            (true, Some(_)) => return Err(LocalReply::BAD_REQUEST),
+            (true, None) => Framing::Chunked,
+            (false, length) => Framing::Length(length.unwrap_or(0)),
+        };
+        Ok(RequestHead { length, framing })
+    }
+
+    fn field(&mut self, line: &[u8]) -> Result<(), LocalReply> {
+        // A line that begins with white space is folded into the one before (obs-fold).
+        let colon = memchr(b':', line).filter(|at| *at > 0).ok_or(LocalReply::BAD_REQUEST)?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if !name.iter().all(|byte| is_token(*byte)) || !line[colon + 1..].iter().all(|byte| is_field_byte(*byte)) {
+            return Err(LocalReply::BAD_REQUEST);
+        }
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                if std::mem::replace(&mut self.host, true) {
+                    return Err(LocalReply::BAD_REQUEST);
+                }
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = decimal(value).ok_or(LocalReply::BAD_REQUEST)?;
+                if self.length.replace(length).is_some() {
+                    return Err(LocalReply::BAD_REQUEST);
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                // Other codings would have to be undone, and a list of two is how parsers are set against each other.
+                if !value.eq_ignore_ascii_case(b"chunked") || std::mem::replace(&mut self.chunked, true) {
+                    return Err(LocalReply::BAD_REQUEST);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn request_line(line: &[u8], limits: &Limits) -> Result<(), LocalReply> {
+    if line.len() > limits.max_request_line {
+        return Err(LocalReply::URI_TOO_LONG);
+    }
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(LocalReply::BAD_REQUEST);
+    };
+    // Registered methods have at most 17 letters; a longer one is an attack on logs.
+    let method_is_fine = (1..=32).contains(&method.len()) && method.iter().all(|byte| is_token(*byte));
+    let target_is_fine = !target.is_empty() && target.iter().all(|byte| *byte > b' ' && *byte != 0x7f);
+    if !method_is_fine || !target_is_fine {
+        return Err(LocalReply::BAD_REQUEST);
+    }
+    match version {
+        b"HTTP/1.1" => Ok(()),
+        b"HTTP/1.0" => Err(LocalReply::LOW_VERSION),
+        _ => Err(LocalReply::BAD_REQUEST),
+    }
+}
+
+/// RFC 9110 section 5.6.2.
+pub(crate) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Visible characters, blanks and obs-text; no control characters (RFC 9110 section 5.5).
+fn is_field_byte(byte: u8) -> bool {
+    byte >= b' ' && byte != 0x7f || byte == b'\t'
+}
+
+/// Digits only: no sign, no list, nothing that two parsers could read differently.
+fn decimal(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0u64, |sum, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan(text: &str) -> Result<Option<RequestHead>, LocalReply> {
+        HeadScan::default().advance(text.as_bytes(), &Limits::default())
+    }
+
+    fn get(fields: &str) -> String {
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
+    }
+
+    #[test]
+    fn heads_are_accepted_with_their_framing() {
+        let check = |fields: &str, framing: Framing| {
+            let text = get(fields);
+            assert_eq!(scan(&text), Ok(Some(RequestHead { length: text.len(), framing })), "{fields:?}");
+        };
+        check("", Framing::Length(0));
+        check("Content-Length: 5\r\n", Framing::Length(5));
+        check("content-length:  5 \r\n", Framing::Length(5));
+        check("Transfer-Encoding: Chunked\r\n", Framing::Chunked);
+        check("X: caf\u{e9}\r\n", Framing::Length(0));
+        check("X:\r\n", Framing::Length(0));
+    }
+
+    #[test]
+    fn a_head_may_come_in_pieces_and_the_rest_is_left() {
+        let text = get("Content-Length: 3\r\n") + "abcGET";
+        let mut scan = HeadScan::default();
+        let limits = Limits::default();
+        let head_length = text.len() - 6;
+        for end in 0..head_length {
+            assert_eq!(scan.advance(&text.as_bytes()[..end], &limits), Ok(None), "{end}");
+        }
+        let head = scan.advance(text.as_bytes(), &limits).unwrap().unwrap();
+        assert_eq!(head, RequestHead { length: head_length, framing: Framing::Length(3) });
+    }
+
+    /// The rows of "Accepted" in Pingora's smuggling behaviour, and what else RFC 9112 calls an error.
+    #[test]
+    fn what_two_parsers_could_read_differently_is_refused() {
+        for fields in [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 5\r\nContent-Length: 5\r\n",
+            "Content-Length: 5\r\nContent-Length: 6\r\n",
+            "Content-Length: +5\r\n",
+            "Content-Length: 0x5\r\n",
+            "Content-Length: 5,5\r\n",
+            "Content-Length: 5 5\r\n",
+            "Content-Length:\r\n",
+            "Content-Length: 18446744073709551616\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked, identity\r\n",
+            "Transfer-Encoding: identity\r\n",
+            "Transfer-Encoding: xchunked\r\n",
+            "Transfer-Encoding: chunked\u{b}\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding : chunked\r\n",
+            "Host: b\r\n",
+            "X: a\r\n folded\r\n",
+            "X: a\n",
+            "X: a\rb\r\n",
+            "X: a\0b\r\n",
+            ": a\r\n",
+            "X\r\n",
+            "X\u{e9}: a\r\n",
+        ] {
+            assert_eq!(scan(&get(fields)), Err(LocalReply::BAD_REQUEST), "{fields:?}");
+        }
+        for line in [
+            "GET /",
+            "GET / HTTP/1.2",
+            "GET / HTTP/2.0",
+            "GET  / HTTP/1.1",
+            "G(T / HTTP/1.1",
+            "GET /\t HTTP/1.1",
+            "",
+            " / HTTP/1.1",
+        ] {
+            assert_eq!(scan(&format!("{line}\r\nHost: a\r\n\r\n")), Err(LocalReply::BAD_REQUEST), "{line:?}");
+        }
+        assert_eq!(scan("GET / HTTP/1.0\r\n\r\n"), Err(LocalReply::LOW_VERSION));
+        assert_eq!(scan("GET / HTTP/1.1\r\n\r\n"), Err(LocalReply::MISSING_HOST));
+        assert_eq!(scan("GET / HTTP/1.1\nHost: a\n\n"), Err(LocalReply::BAD_REQUEST));
+    }
+
+    #[test]
+    fn sizes_are_bounded_whether_or_not_the_line_ends() {
+        let limits = Limits { max_header_bytes: 1000, max_headers: 3, max_request_line: 100, ..Limits::default() };
+        let check = |text: String, reply: LocalReply| {
+            assert_eq!(HeadScan::default().advance(text.as_bytes(), &limits), Err(reply), "{text:?}");
+        };
+        let long = "a".repeat(1001);
+        check(format!("GET /{} HTTP/1.1\r\n", "a".repeat(100)), LocalReply::URI_TOO_LONG);
+        check(format!("GET /{}", "a".repeat(100)), LocalReply::URI_TOO_LONG);
+        check(get(&format!("X: {long}\r\n")), LocalReply::HEADERS_TOO_LARGE);
+        check(format!("GET / HTTP/1.1\r\nX: {long}"), LocalReply::HEADERS_TOO_LARGE);
+        check(get("A: a\r\nB: b\r\nC: c\r\n"), LocalReply::HEADERS_TOO_LARGE);
+        assert!(HeadScan::default().advance(get("A: a\r\nB: b\r\n").as_bytes(), &limits).unwrap().is_some());
+    }
+}

@@ -1,0 +1,64 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::Limits;
+use crate::published::Published;
+use crate::telemetry::Metrics;
+
+/// What all workers of a gateway read.
+pub(crate) struct Shared {
+    pub(crate) published: ArcSwap<Published>,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Name of this machine.
+    pub(crate) hostname: String,
+    pub(crate) connections: Connections,
+    /// Ends every connection at once, whatever it is doing.
+    pub(crate) kill: CancellationToken,
+}
+
+/// How many connections there are.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    open: AtomicUsize,
+    closed: Notify,
+}
+
+impl Connections {
+    /// Counts one more connection until the result is dropped; none beyond `limit`.
+    pub(crate) fn open(shared: &Arc<Shared>) -> Option<OpenConnection> {
+        let limit = shared.limits.max_connections;
+        let open = &shared.connections.open;
+        open.fetch_update(Relaxed, Relaxed, |count| (count < limit).then_some(count + 1)).ok()?;
+        Some(OpenConnection(shared.clone()))
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// Resolves when there are none.
+    pub(crate) async fn none(&self) {
+        loop {
+            let closed = self.closed.notified();
+            if self.count() == 0 {
+                return;
+            }
+            closed.await;
+        }
+    }
+}
+
+pub(crate) struct OpenConnection(Arc<Shared>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        if self.0.connections.open.fetch_sub(1, Relaxed) == 1 {
+            self.0.connections.closed.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! Our own stream under Pingora's sessions.
+//!
+//! It owns a client's socket and the bytes that were read ahead. For HTTP/1 it delivers the body of the present request
+//! and not one byte more, so that a pipelined request waits for its turn; it gathers writes so that a head and a small
+//! body leave in one segment; and it gives the socket back when Pingora is done with the request, however that ended.
+//! Idle connections hold no buffer.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use pingora_http::ResponseHeader;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::Limits;
+use crate::chunked::ChunkedScan;
+use crate::connection::Connection;
+use crate::local_reply::LocalReply;
+use crate::request_head::{Framing, HeadScan, RequestHead};
+
+/// Writes are gathered up to this many bytes.
+const WRITE_BUFFER: usize = 8 * 1024;
+/// Room for the first read of a request head.
+const READ_BUFFER: usize = 4 * 1024;
+/// RFC 9113 section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How much of an unread request is thrown away, and how long, so that the answer is not lost to a TCP reset.
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// What the bytes that come next are.
+#[derive(Clone, Copy, Debug)]
+enum Input {
+    /// The body of a request; nothing is left of it at 0.
+    Length(u64),
+    Chunked(ChunkedScan),
+    /// No HTTP/1: HTTP/2, or a tunnel.
+    Opaque,
+}
+
+/// A client's socket between two requests, with what was read of the next.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    tcp: TcpStream,
+    buffered: BytesMut,
+    input: Input,
+}
+
+/// What came in on an idle connection.
+pub(crate) enum Incoming {
+    /// A request head, which is the front of the buffer.
+    Request(RequestHead),
+    /// HTTP/2's preface.
+    Http2,
+    /// No request, and none will come.
+    End,
+    /// No request that may be served.
+    Refused(LocalReply),
+}
+
+pub(crate) struct EdgeStream {
+    /// None only while it is being dropped.
+    tcp: Option<TcpStream>,
+    buffered: BytesMut,
+    input: Input,
+    output: BytesMut,
+    connection: Arc<Connection>,
+    digest: Arc<ProxyDigest>,
+    socket: Arc<SocketDigest>,
+    http2: bool,
+}
+
+impl fmt::Debug for EdgeStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EdgeStream({})", self.connection.peer)
+    }
+}
+
+impl EdgeStream {
+    pub(crate) fn new(tcp: TcpStream, connection: Arc<Connection>) -> pingora_error::Result<Self> {
+        let socket = SocketDigest::from_raw_fd(tcp.as_raw_fd());
+        // A digest that was just made is empty.
+        let _ = socket.peer_addr.set(Some(connection.peer.into()));
+        let _ = socket.local_addr.set(Some(connection.local.into()));
+        // Any response will do: the digest is only the carrier of the connection to its requests.
+        let carrier = Box::new(ResponseHeader::build(200, Some(0))?);
+        let digest = ProxyDigest::new(carrier, Some(Box::new(connection.clone())));
+        Ok(Self {
+            tcp: Some(tcp),
+            buffered: BytesMut::new(),
+            input: Input::Length(0),
+            output: BytesMut::new(),
+            connection,
+            digest: Arc::new(digest),
+            socket: Arc::new(socket),
+            http2: false,
+        })
+    }
+
+    /// Takes the socket back that this connection's last stream left.
+    pub(crate) fn revive(parked: Parked, digests: Digests, connection: Arc<Connection>) -> Self {
+        Self {
+            tcp: Some(parked.tcp),
+            buffered: parked.buffered,
+            input: parked.input,
+            output: BytesMut::new(),
+            connection,
+            digest: digests.0,
+            socket: digests.1,
+            http2: false,
+        }
+    }
+
+    pub(crate) fn digests(&self) -> Digests {
+        Digests(self.digest.clone(), self.socket.clone())
+    }
+
+    /// Waits until something of the next request is there, or the client has gone. Cancel safe.
+    pub(crate) async fn wait(&self) -> io::Result<()> {
+        if self.buffered.is_empty() { self.readable().await } else { Ok(()) }
+    }
+
+    /// Reads a request head, within `limits.header_timeout` of its first byte; call it after [`Self::wait`]. `first`
+    /// says that the connection has had no request yet and may turn out to be HTTP/2.
+    pub(crate) async fn read_head(&mut self, limits: &Limits, first: bool) -> Incoming {
+        let deadline = Instant::now() + limits.header_timeout;
+        let mut scan = HeadScan::default();
+        let mut fresh = true;
+        loop {
+            if !fresh || self.buffered.is_empty() {
+                match timeout_at(deadline, self.fill()).await {
+                    Ok(Ok(0)) | Ok(Err(_)) => return Incoming::End,
+                    Ok(Ok(_)) => {}
+                    Err(_) if self.buffered.is_empty() => return Incoming::End,
+                    Err(_) => return Incoming::Refused(LocalReply::HEADER_TIMEOUT),
+                }
+            }
+            fresh = false;
+            if first && self.buffered.starts_with(&PREFACE[..PREFACE.len().min(self.buffered.len())]) {
+                if self.buffered.len() < PREFACE.len() {
+                    continue;
+                }
+                self.http2 = true;
+                self.input = Input::Opaque;
+                if self.buffered.len() > PREFACE.len() {
+                    self.connection.hear();
+                }
+                return Incoming::Http2;
+            }
+            // RFC 9112 section 2.2: an empty line before the request is ignored; more than one is no accident.
+            if self.buffered.starts_with(b"\r") {
+                match self.buffered.get(1) {
+                    Some(b'\n') if !self.buffered[2..].starts_with(b"\r") => self.buffered.advance(2),
+                    Some(_) => return Incoming::Refused(LocalReply::BAD_REQUEST),
+                    None => {}
+                }
+                if self.buffered.len() < 2 {
+                    continue;
+                }
+            }
+            match scan.advance(&self.buffered, limits) {
+                Ok(Some(head)) => return Incoming::Request(head),
+                Ok(None) => {}
+                Err(reply) => return Incoming::Refused(reply),
+            }
+        }
+    }
+
+    /// Takes the head that [`Self::read_head`] found; what follows is delivered as its body.
+    pub(crate) fn take_head(&mut self, head: RequestHead) -> BytesMut {
+        self.input = match head.framing {
+            Framing::Length(length) => Input::Length(length),
+            Framing::Chunked => Input::Chunked(ChunkedScan::default()),
+        };
+        if self.buffered.len() == head.length {
+            return std::mem::take(&mut self.buffered);
+        }
+        self.buffered.split_to(head.length)
+    }
+
+    /// The bytes that stand at the front of the buffer: what is known of a request that was refused.
+    pub(crate) fn peeked(&self) -> &[u8] {
+        &self.buffered
+    }
+
+    /// Sends `reply` to a client whose request could not be read, and closes.
+    pub(crate) async fn refuse(mut self, reply: &LocalReply) {
+        self.connection.admit();
+        let text = reply.raw();
+        let sent = timeout(LINGER_TIME, async {
+            self.write_all(text.as_bytes()).await?;
+            self.flush().await
+        });
+        if matches!(sent.await, Ok(Ok(()))) {
+            self.linger().await;
+        }
+    }
+
+    /// Closes so that the answer before it arrives: a socket that is closed with unread bytes is reset, which can
+    /// overtake what was sent.
+    pub(crate) async fn linger(mut self) {
+        let Some(mut tcp) = self.tcp.take() else { return };
+        let drain = async {
+            tcp.shutdown().await?;
+            let mut sink = [0; 2048];
+            let mut left = LINGER_BYTES;
+            loop {
+                match tokio::io::AsyncReadExt::read(&mut tcp, &mut sink).await? {
+                    0 => return io::Result::Ok(()),
+                    read => left = left.saturating_sub(read),
+                }
+                if left == 0 {
+                    return Ok(());
+                }
+            }
+        };
+        // Whether it worked changes nothing: the connection is over.
+        let _ = timeout(LINGER_TIME, drain).await;
+    }
+
+    /// Whether part of a request is still unread.
+    pub(crate) fn has_unread_input(&self) -> bool {
+        let ended = match self.input {
+            Input::Length(left) => left == 0,
+            Input::Chunked(scan) => scan.is_done(),
+            Input::Opaque => true,
+        };
+        !ended || !self.buffered.is_empty()
+    }
+
+    pub(crate) fn tcp(&self) -> io::Result<&TcpStream> {
+        self.tcp.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        self.tcp()?.readable().await
+    }
+
+    async fn fill(&mut self) -> io::Result<usize> {
+        loop {
+            self.buffered.reserve(READ_BUFFER);
+            let tcp = self.tcp.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+            match tcp.try_read_buf(&mut self.buffered) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable().await?,
+                result => return result,
+            }
+        }
+    }
+
+    fn socket_mut(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        self.tcp.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Counts `bytes` as part of the body and returns how many of them are.
+    fn account(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.input {
+            Input::Opaque => Ok(bytes.len()),
+            Input::Length(left) => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left -= taken as u64;
+                Ok(taken)
+            }
+            Input::Chunked(scan) => scan.advance(bytes).map_err(|_| {
+                self.connection.mark_bad_body();
+                io::Error::new(io::ErrorKind::InvalidData, "malformed chunk")
+            }),
+        }
+    }
+
+    fn body_is_over(&self) -> bool {
+        match self.input {
+            Input::Length(left) => left == 0,
+            Input::Chunked(scan) => scan.is_done(),
+            Input::Opaque => false,
+        }
+    }
+
+    /// Nothing more belongs to this request: only tells when the client goes away.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.buffered.is_empty() {
+            return Poll::Pending;
+        }
+        let mut byte = [0];
+        match ready!(self.socket_mut()?.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
+            Ok(0) => Poll::Ready(Ok(())),
+            // The next request. It is read when its turn comes; this one has no use for being woken by it.
+            Ok(_) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let tcp = self.tcp.as_mut().map(Pin::new).ok_or(io::ErrorKind::NotConnected)?;
+            match ready!(tcp.poll_write(cx, &self.output))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.output.advance(written),
+            }
+        }
+        if self.output.capacity() > 0 {
+            self.output = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether what Pingora writes must not reach the client: it refuses a head that was not admitted in its own words.
+    fn swallows(&self) -> bool {
+        !self.http2 && !self.connection.is_admitted()
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if !self.http2 && self.connection.deadline.is_expired() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+}
+
+/// What sessions are told of a connection; the same for all of its requests.
+#[derive(Clone)]
+pub(crate) struct Digests(Arc<ProxyDigest>, Arc<SocketDigest>);
+
+impl Drop for EdgeStream {
+    fn drop(&mut self) {
+        if self.http2 {
+            return;
+        }
+        if let Some(tcp) = self.tcp.take() {
+            let buffered = std::mem::take(&mut self.buffered);
+            self.connection.park(Parked { tcp, buffered, input: self.input });
+        }
+    }
+}
+
+impl AsyncRead for EdgeStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.check()?;
+        if this.swallows() {
+            // The head was handed over whole: a parser that asks for more has not understood it.
+            return Poll::Ready(Ok(()));
+        }
+        if this.connection.is_tunnel() {
+            this.input = Input::Opaque;
+        }
+        if this.body_is_over() {
+            return this.poll_closed(cx);
+        }
+        if !this.buffered.is_empty() {
+            let mut buffered = std::mem::take(&mut this.buffered);
+            let offered = buffered.len().min(out.remaining());
+            let taken = this.account(&buffered[..offered])?;
+            out.put_slice(&buffered[..taken]);
+            buffered.advance(taken);
+            if !buffered.is_empty() {
+                this.buffered = buffered;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let before = out.filled().len();
+        ready!(this.socket_mut()?.poll_read(cx, out))?;
+        let read = out.filled().len() - before;
+        if this.http2 {
+            if read > 0 {
+                this.connection.hear();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let taken = this.account(&out.filled()[before..])?;
+        if taken < read {
+            this.buffered.extend_from_slice(&out.filled()[before + taken..]);
+            out.set_filled(before + taken);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for EdgeStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check_write()?;
+        if self.swallows() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        if self.output.len() + bytes.len() > WRITE_BUFFER {
+            ready!(self.poll_drain(cx))?;
+        }
+        if bytes.len() >= WRITE_BUFFER {
+            return self.socket_mut()?.poll_write(cx, bytes);
+        }
+        self.output.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let total = slices.iter().map(|slice| slice.len()).sum();
+        if self.swallows() {
+            return Poll::Ready(Ok(total));
+        }
+        if self.output.len() + total > WRITE_BUFFER {
+            ready!(self.poll_drain(cx))?;
+            if total >= WRITE_BUFFER {
+                return self.socket_mut()?.poll_write_vectored(cx, slices);
+            }
+        }
+        for slice in slices {
+            self.output.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(total))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_write()?;
+        self.poll_drain(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        self.socket_mut()?.poll_shutdown(cx)
+    }
+}
+
+impl EdgeStream {
+    /// Of an expired request only the answer that says so is still written.
+    fn check_write(&self) -> io::Result<()> {
+        if self.connection.is_answering_expiry() { Ok(()) } else { self.check() }
+    }
+}
+
+#[async_trait]
+impl Shutdown for EdgeStream {
+    async fn shutdown(&mut self) {
+        if self.http2 {
+            // Nobody is left to tell when it fails.
+            let _ = AsyncWriteExt::shutdown(self).await;
+        } else {
+            // The serving loop decides how the connection ends; it gets the socket back.
+            let _ = self.flush().await;
+        }
+    }
+}
+
+impl UniqueID for EdgeStream {
+    fn id(&self) -> UniqueIDType {
+        self.tcp.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+}
+
+impl Ssl for EdgeStream {
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        // Makes Pingora speak HTTP/2 at once instead of looking for the preface again.
+        self.http2.then_some(ALPN::H2)
+    }
+}
+
+impl GetTimingDigest for EdgeStream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for EdgeStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(self.digest.clone())
+    }
+}
+
+impl GetSocketDigest for EdgeStream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.socket.clone())
+    }
+}
+
+#[async_trait]
+impl Peek for EdgeStream {}
