@@ -44,6 +44,8 @@ pub(crate) struct Reload {
     pub(crate) at: SystemTime,
     /// Whether everything that was read serves.
     pub(crate) success: bool,
+    /// Whether it brought a new generation.
+    pub(crate) published: bool,
     pub(crate) took: Duration,
     pub(crate) generation: u64,
     pub(crate) hash: String,
@@ -107,7 +109,7 @@ impl<P: Publish> Control<P> {
             moved: true,
             ..Resolution::default()
         };
-        self.update(resolution, Vec::new(), started);
+        self.update(&resolution, Vec::new(), started);
     }
 
     /// Takes a view in. `saved` is what an earlier process served; it is asked for what the view leaves open.
@@ -119,13 +121,14 @@ impl<P: Publish> Control<P> {
         let resolution = self.ledger.resolve(view, saved, &self.parse_options);
         let findings = findings::of_view(view);
         if view.is_blank() && resolution.set.is_empty() && !self.is_serving() {
-            self.tell(&resolution, findings, started);
+            self.tell(&resolution, findings, false, started);
             return;
         }
-        self.update(resolution, findings, started);
+        self.update(&resolution, findings, started);
     }
 
-    fn update(&mut self, resolution: Resolution, findings: Vec<Diagnostic>, started: Instant) {
+    fn update(&mut self, resolution: &Resolution, findings: Vec<Diagnostic>, started: Instant) {
+        let before = self.generation;
         if resolution.changed || !self.is_serving() {
             let resolved = started.elapsed();
             let set = with_access_log(resolution.set.clone(), self.access_log.as_ref());
@@ -151,7 +154,7 @@ impl<P: Publish> Control<P> {
                 Err(finding) => self.compile_findings = vec![finding],
             }
         }
-        self.tell(&resolution, findings, started);
+        self.tell(resolution, findings, self.generation > before, started);
     }
 
     /// Publishes a Snapshot unless it is the one that serves; whether it is another. One that differs only in the
@@ -182,7 +185,7 @@ impl<P: Publish> Control<P> {
     }
 
     /// Logs what is new and shows everything.
-    fn tell(&mut self, resolution: &Resolution, mut findings: Vec<Diagnostic>, started: Instant) {
+    fn tell(&mut self, resolution: &Resolution, mut findings: Vec<Diagnostic>, published: bool, started: Instant) {
         findings.extend(resolution.diagnostics.iter().cloned());
         findings.extend(self.compile_findings.iter().cloned());
         findings.extend(self.publish_findings.iter().cloned());
@@ -196,6 +199,7 @@ impl<P: Publish> Control<P> {
         let reload = Reload {
             at: SystemTime::now(),
             success,
+            published,
             took: started.elapsed(),
             generation: self.generation,
             hash: self.hash(),
@@ -245,8 +249,7 @@ fn with_access_log(mut set: ResourceSet, access_log: Option<&AccessLogOverride>)
     for mut object in meshes {
         if let Spec::MeshConfig(mesh) = &mut object.spec {
             mesh.access_log_file.clone_from(&access_log.path);
-            mesh.access_log_encoding =
-                if access_log.json { AccessLogEncoding::Json } else { AccessLogEncoding::Text };
+            mesh.access_log_encoding = if access_log.json { AccessLogEncoding::Json } else { AccessLogEncoding::Text };
             set.insert(object);
         }
     }

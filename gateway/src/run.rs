@@ -1,11 +1,31 @@
 //! One running gateway: from the options of a command line to the end of the process.
 
+mod control_thread;
+mod made_up;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::logging::LogOptions;
+use anyhow::Context;
+use rustix::process::{Resource, Rlimit};
+use tidegate_admin::{AdminServer, Backend, BindError, BoundServer, HealthServer, StatsServer};
+use tidegate_core::{Lifecycle, Phase};
+use tidegate_proxy::{Gateway, GatewayOptions, PortOffset};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::control_thread::{ControlThread, Input};
+use crate::backend::{self, ProcessBackend};
+use crate::control::StatusCell;
+use crate::logging::{LogLevels, LogOptions};
+use crate::shutdown::{Shutdown, Signals};
+
+/// Threads for everything that is not traffic: admin, metrics, name resolution.
+const CONTROL_THREADS: usize = 2;
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug)]
@@ -128,6 +148,158 @@ impl RunOptions {
 /// # Errors
 /// What makes a start impossible: a bad option, an admin port in use. Bad configuration is never one of them: it is
 /// reported, and the gateway serves what it can.
-pub(crate) fn run(_options: RunOptions) -> anyhow::Result<()> {
-    anyhow::bail!("the data plane is not wired yet")
+pub(crate) fn run(options: RunOptions) -> anyhow::Result<()> {
+    let levels = LogLevels::install(&options.log)?;
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control-io")
+        .enable_all()
+        .build()
+        .context("starting the control runtime")?;
+    let outcome = runtime.block_on(serve(options, levels));
+    // A blocking task that hangs in a dead file system must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// The YAML that `--to` stands for; of a folder there is nothing to make up.
+///
+/// # Errors
+/// The source is a folder, or the target is no address.
+pub(crate) fn made_up_config(options: &RunOptions) -> anyhow::Result<String> {
+    match &options.source {
+        ConfigSource::To { target, port } => made_up::yaml(target, *port),
+        ConfigSource::Paths(_) => anyhow::bail!("--print-config shows what --to makes up; --config makes nothing up"),
+    }
+}
+
+async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
+    let lifecycle = Lifecycle::default();
+    let shutdown = Shutdown::default();
+    // From here on a signal ends the process in order.
+    let signals = Signals::catch().context("catching signals")?;
+    let input = Input::open(&options)?;
+    let gateway = Arc::new(Gateway::start(gateway_options(&options), lifecycle.clone())?);
+    let status = StatusCell::new(input.names());
+    let backend = Arc::new(ProcessBackend::new(
+        gateway.clone(),
+        status.clone(),
+        lifecycle.clone(),
+        shutdown.clone(),
+        levels,
+        &options,
+    ));
+    let servers = Servers::start(&options, &backend, &lifecycle)?;
+
+    let (serving, first) = oneshot::channel();
+    let control = ControlThread::start(&options, input, gateway.clone(), status, serving)?;
+    let hang_up = {
+        let (rescan, gateway) = (control.rescan(), gateway.clone());
+        move || {
+            rescan();
+            gateway.reopen_logs();
+        }
+    };
+    let obey = tokio::spawn(signals.obey(shutdown.clone(), hang_up));
+
+    tokio::select! {
+        () = shutdown.begun() => {}
+        hash = first => {
+            let hash = hash.context("the control thread ended before it could serve anything")?;
+            lifecycle.advance(Phase::Live);
+            let started = servers.started(hash);
+            tracing::info!(
+                hash = started.hash,
+                admin = started.admin.map(tracing::field::display),
+                "ready: the first configuration serves"
+            );
+            if let Some(on_started) = options.on_started {
+                on_started(&started);
+            }
+            shutdown.begun().await;
+        }
+    }
+
+    lifecycle.advance(Phase::Draining);
+    // It waits for threads, so it waits on one that may.
+    tokio::task::spawn_blocking(move || control.stop()).await.context("stopping the control thread")?;
+    tracing::info!(delay = ?options.drain_delay, at_most = ?options.drain_timeout, "draining");
+    gateway.drain(options.drain_delay, options.drain_timeout).await;
+    servers.stop().await;
+    obey.abort();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn gateway_options(options: &RunOptions) -> GatewayOptions {
+    let defaults = GatewayOptions::default();
+    GatewayOptions {
+        workers: options.workers.unwrap_or(defaults.workers).max(1),
+        port_offset: options.port_offset.map_or(PortOffset::Auto, PortOffset::Fixed),
+        node: backend::proxy_node(&options.read),
+        ..defaults
+    }
+}
+
+/// Raises the limit on open files as far as it goes: one connection through the gateway takes two of them.
+fn raise_open_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match rustix::process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => tracing::debug!(from = limit.current, to = limit.maximum, "raised the limit on open files"),
+        Err(error) => tracing::warn!(limit = limit.current, %error, "cannot raise the limit on open files"),
+    }
+}
+
+/// The admin, metrics and health servers, each where it is wanted.
+struct Servers {
+    admin: Option<SocketAddr>,
+    stats: Option<SocketAddr>,
+    health: Option<SocketAddr>,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Servers {
+    fn start(options: &RunOptions, backend: &Arc<ProcessBackend>, lifecycle: &Lifecycle) -> anyhow::Result<Self> {
+        let backend = || -> Arc<dyn Backend> { backend.clone() };
+        let bind = |address: Option<SocketAddr>, bind: fn(_, _, _) -> Result<BoundServer, BindError>| {
+            address.map(|address| bind(address, backend(), lifecycle.clone())).transpose()
+        };
+        let admin = bind(options.admin_address, AdminServer::bind)?;
+        let stats = bind(options.stats_address, StatsServer::bind)?;
+        let health = bind(options.health_address, HealthServer::bind)?;
+        let address = |server: &Option<BoundServer>| server.as_ref().map(BoundServer::local_addr);
+        let servers = Self {
+            admin: address(&admin),
+            stats: address(&stats),
+            health: address(&health),
+            cancel: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        for server in [admin, stats, health].into_iter().flatten() {
+            let cancel = servers.cancel.clone();
+            servers.tasks.spawn(async move {
+                let address = server.local_addr();
+                if let Err(error) = server.serve(cancel).await {
+                    tracing::error!(%address, %error, "an administrative server ended");
+                }
+            });
+        }
+        servers.tasks.close();
+        Ok(servers)
+    }
+
+    fn started(&self, hash: String) -> Started {
+        Started { admin: self.admin, stats: self.stats, health: self.health, hash }
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.tasks.wait().await;
+    }
 }

@@ -12,6 +12,6 @@ mod file;
 mod location;
 mod writer;
 
-pub(crate) use file::{Saved, SavedObject};
+pub(crate) use file::Saved;
 pub(crate) use location::StateFile;
 pub(crate) use writer::StateWriter;

@@ -82,7 +82,10 @@ impl FindingLog {
             known.insert(identity);
         }
         if left_out > 0 {
-            tracing::warn!(findings = left_out, "more findings than fit here; /config/status of the admin port has them");
+            tracing::warn!(
+                findings = left_out,
+                "more findings than fit here; /config/status of the admin port has them"
+            );
         }
         let gone = self.known.difference(&known).count();
         if gone > 0 {

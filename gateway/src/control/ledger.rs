@@ -205,7 +205,8 @@ impl Ledger {
             let winner = &winner.offer.object;
             let alike = winner.spec == object.spec && winner.metadata == object.metadata;
             let level = if alike { Level::Warning } else { Level::Error };
-            let message = format!("the object is defined twice; the one at {} serves, this one does not", winner.origin);
+            let message =
+                format!("the object is defined twice; the one at {} serves, this one does not", winner.origin);
             let finding = Diagnostic::new(Code::DUPLICATE, level, object.origin.clone(), message)
                 .key(object.key.clone())
                 .help("remove one of them, or give it another name or namespace");

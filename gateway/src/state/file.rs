@@ -114,7 +114,7 @@ impl Saved {
     /// # Errors
     /// It cannot be read or is not whole.
     pub(crate) fn load(path: &Path) -> Result<Option<Self>, LoadError> {
-        let mut file = match File::open(path) {
+        let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -124,7 +124,7 @@ impl Saved {
             return Err(LoadError::TooLarge(length));
         }
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-        file.by_ref().take(MAX_BYTES).read_to_end(&mut bytes)?;
+        file.take(MAX_BYTES).read_to_end(&mut bytes)?;
         Self::decode(&bytes).map(Some)
     }
 
@@ -167,10 +167,9 @@ impl Saved {
             });
             saved.keys.push(key.clone());
         }
-        let files = files.into_iter().map(|(file, documents)| FileContent {
-            file: file.clone(),
-            documents: documents.into_values().collect(),
-        });
+        let files = files
+            .into_iter()
+            .map(|(file, documents)| FileContent { file: file.clone(), documents: documents.into_values().collect() });
         Content { snapshot: self.snapshot.clone(), files: files.collect() }
     }
 

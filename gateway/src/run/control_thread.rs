@@ -1,0 +1,255 @@
+//! The thread of the one writer, and the order in which it finds something to serve.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tidegate_core::Diagnostic;
+use tidegate_mesh_bridge::files::{FileSource, Limits, View, WatchTiming, Watcher};
+use tidegate_proxy::Gateway;
+use tidegate_resources::ParseOptions;
+use tidegate_snapshot::Snapshot;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{ConfigSource, RunOptions, made_up};
+use crate::control::{Control, Publish, Reload, StatusCell, roots};
+use crate::state::{Saved, StateFile, StateWriter};
+
+/// How long the first look at the source may stand still before what was saved is served instead.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// How often it is looked at whether it stands still.
+const STEP: Duration = Duration::from_millis(50);
+/// What threads get to end.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the writer reads.
+pub(super) enum Input {
+    Watched {
+        watcher: Arc<Watcher>,
+        names: Vec<String>,
+    },
+    /// One view that never changes.
+    Fixed {
+        view: Box<View>,
+        name: String,
+    },
+}
+
+impl Input {
+    /// Starts to look at the source.
+    ///
+    /// # Errors
+    /// `--to` is no address, or the thread cannot be started.
+    pub(super) fn open(options: &RunOptions) -> anyhow::Result<Self> {
+        match &options.source {
+            ConfigSource::Paths(paths) => {
+                let names = paths.iter().chain(&options.read.mesh_config);
+                let names = names.map(|path: &PathBuf| path.display().to_string()).collect();
+                let source = FileSource::new(roots(paths, &options.read), Limits::default(), ParseOptions::default());
+                let watcher = Watcher::start(source, WatchTiming::default()).context("watching the configuration")?;
+                Ok(Self::Watched { watcher: Arc::new(watcher), names })
+            }
+            ConfigSource::To { target, port } => {
+                let name = format!("--to {target}");
+                let yaml = made_up::yaml(target, *port)?;
+                let mesh_config = roots(&[], &options.read);
+                let mut view = FileSource::new(mesh_config, Limits::default(), ParseOptions::default()).scan();
+                view.add_text(&name, &yaml, &ParseOptions::default());
+                Ok(Self::Fixed { view: Box::new(view), name })
+            }
+        }
+    }
+
+    /// What people call the sources.
+    pub(super) fn names(&self) -> Vec<String> {
+        match self {
+            Self::Watched { names, .. } => names.clone(),
+            Self::Fixed { name, .. } => vec![name.clone()],
+        }
+    }
+}
+
+/// The running writer. Dropping it tells the thread to end; [`ControlThread::stop`] waits for that.
+pub(super) struct ControlThread {
+    cancel: CancellationToken,
+    watcher: Option<Arc<Watcher>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl ControlThread {
+    /// Starts the writer. `serving` gets the hash of the first Snapshot once it serves.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(super) fn start(
+        options: &RunOptions,
+        input: Input,
+        gateway: Arc<Gateway>,
+        status: StatusCell,
+        serving: oneshot::Sender<String>,
+    ) -> anyhow::Result<Self> {
+        let cancel = CancellationToken::new();
+        let runtime = Handle::current();
+        let state_file = StateFile::locate(&options.state_dir, &options.source, &options.read);
+        let writer = state_file.clone().map(StateWriter::start).transpose().context("starting the state's writer")?;
+        let publisher = ToGateway { gateway, runtime: runtime.clone(), serving: Some(serving).into() };
+        let control = Control::new(&options.read, publisher, status, writer);
+        let watcher = match &input {
+            Input::Watched { watcher, .. } => Some(watcher.clone()),
+            Input::Fixed { .. } => None,
+        };
+        let thread = thread::Builder::new().name("control".into()).spawn({
+            let cancel = cancel.clone();
+            move || match input {
+                Input::Watched { watcher, .. } => follow(control, &watcher, state_file.as_ref(), &runtime, &cancel),
+                Input::Fixed { view, .. } => {
+                    let mut control = control;
+                    control.apply(&view, None);
+                    runtime.block_on(cancel.cancelled());
+                }
+            }
+        })?;
+        Ok(Self { cancel, watcher, thread: Some(thread) })
+    }
+
+    /// Something that has the sources looked at now.
+    pub(super) fn rescan(&self) -> impl Fn() + Send + 'static {
+        let watcher = self.watcher.clone();
+        move || {
+            if let Some(watcher) = &watcher {
+                watcher.rescan();
+            }
+        }
+    }
+
+    /// Ends the writer: nothing is published any more, what is to be saved is saved.
+    pub(super) fn stop(mut self) {
+        self.cancel.cancel();
+        if let Some(watcher) = &self.watcher {
+            watcher.stop(STOP_PATIENCE);
+        }
+        if let Some(thread) = self.thread.take() {
+            // Bounded: it waits for nothing but `cancel` and the end of a publication. A panic was already printed.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for ControlThread {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// Serves what was saved if the source cannot be read, then every view of the source.
+fn follow(
+    mut control: Control<ToGateway>,
+    watcher: &Watcher,
+    state_file: Option<&StateFile>,
+    runtime: &Handle,
+    cancel: &CancellationToken,
+) {
+    let mut views = watcher.views();
+    let mut saved = state_file.and_then(load);
+    if let Some(found) = &saved
+        && !runtime.block_on(first_view(&mut views, watcher, cancel))
+        && !cancel.is_cancelled()
+    {
+        control.serve_saved(found);
+        saved = None;
+    }
+    loop {
+        let view = views.borrow_and_update().clone();
+        if let Some(view) = view {
+            control.apply(&view, saved.take().as_ref());
+        }
+        let changed = runtime.block_on(async {
+            tokio::select! {
+                () = cancel.cancelled() => false,
+                changed = views.changed() => changed.is_ok(),
+            }
+        });
+        if !changed {
+            if !cancel.is_cancelled() {
+                tracing::error!("nobody looks at the configuration any more; it stays as it is until a restart");
+                runtime.block_on(cancel.cancelled());
+            }
+            return;
+        }
+    }
+}
+
+/// Waits for the first view; false if the look at the source stands still, or `cancel`.
+async fn first_view(
+    views: &mut watch::Receiver<Option<Arc<View>>>,
+    watcher: &Watcher,
+    cancel: &CancellationToken,
+) -> bool {
+    let mut progress = watcher.progress();
+    let mut moved = Instant::now();
+    while moved.elapsed() < PATIENCE {
+        tokio::select! {
+            () = cancel.cancelled() => return false,
+            seen = timeout(STEP, views.wait_for(Option::is_some)) => {
+                if seen.is_ok() {
+                    return true;
+                }
+            }
+        }
+        let now = watcher.progress();
+        if now != progress {
+            (progress, moved) = (now, Instant::now());
+        }
+    }
+    false
+}
+
+fn load(file: &StateFile) -> Option<Saved> {
+    let started = Instant::now();
+    let path = file.path().display();
+    match file.load() {
+        Ok(Some(saved)) if !saved.objects.is_empty() => {
+            let (objects, took) = (saved.objects.len(), started.elapsed());
+            tracing::info!(file = %path, objects, hash = saved.snapshot, ?took, "found the last good configuration");
+            Some(saved)
+        }
+        Ok(_) => None,
+        Err(error) => {
+            tracing::warn!(file = %path, %error, "the saved configuration cannot be used; it is written anew");
+            None
+        }
+    }
+}
+
+/// The data plane, for a writer on a thread of its own.
+struct ToGateway {
+    gateway: Arc<Gateway>,
+    runtime: Handle,
+    serving: std::cell::Cell<Option<oneshot::Sender<String>>>,
+}
+
+impl Publish for ToGateway {
+    fn publish(&self, snapshot: Arc<Snapshot>) -> Vec<Diagnostic> {
+        let hash = snapshot.hash().to_string();
+        let findings = self.runtime.block_on(self.gateway.publish(snapshot));
+        if let Some(serving) = self.serving.take() {
+            // Nobody waits for it while the process already ends.
+            drop(serving.send(hash));
+        }
+        findings
+    }
+
+    fn reloaded(&self, reload: &Reload) {
+        if !reload.success {
+            self.gateway.config_rejected();
+        } else if !reload.published {
+            // A publication was counted when it happened.
+            self.gateway.config_unchanged();
+        }
+    }
+}
