@@ -3,7 +3,7 @@
 use http::StatusCode;
 use tidegate_snapshot::Pattern;
 
-use crate::dump::{DumpError, DumpOptions, config_dump as whole, config_dump_masked, config_dump_resource};
+use crate::dump::{DumpError, DumpOptions, masked, one_resource, whole};
 use crate::endpoint::{Admin, Parameters, Reply};
 
 pub(crate) fn config_dump(admin: &Admin, parameters: &Parameters) -> Reply {
@@ -28,8 +28,8 @@ pub(crate) fn config_dump(admin: &Admin, parameters: &Parameters) -> Reply {
     };
     let mask = parameters.get("mask");
     let dump = match (parameters.get("resource"), mask) {
-        (Some(resource), mask) => config_dump_resource(&snapshot, &options, resource, mask),
-        (None, Some(mask)) => config_dump_masked(&snapshot, &options, mask),
+        (Some(resource), mask) => one_resource(&snapshot, &options, resource, mask),
+        (None, Some(mask)) => masked(&snapshot, &options, mask),
         (None, None) => Ok(whole(&snapshot, &options)),
     };
     match dump {

@@ -10,16 +10,20 @@ mod cluster;
 mod endpoint;
 mod listener;
 mod mask;
+mod node;
 mod route;
 
 pub(crate) use endpoint::{address, health_status, socket_address};
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 use tidegate_core::{Kind, ResourceKey};
 use tidegate_snapshot::{Locality, Pattern, Snapshot};
 
+use self::mask::Mask;
+pub(crate) use self::node::Node;
 use crate::backend::timestamp;
 use crate::{ClusterStatus, NodeInfo};
 
@@ -47,8 +51,28 @@ impl<'a> DumpOptions<'a> {
 /// The whole dump: `{"configs": [...]}` with one section for the bootstrap, clusters, extensions, endpoints (if asked
 /// for), listeners, routes and secrets, in this order.
 pub fn config_dump(snapshot: &Snapshot, options: &DumpOptions<'_>) -> Value {
-    let sections: Vec<_> = Section::included(options).map(|section| section.build(snapshot, options)).collect();
-    json!({ "configs": sections })
+    whole(snapshot, options).to_value()
+}
+
+/// The elements of one repeated field of one section (`dynamic_active_clusters`), each trimmed to `mask`.
+///
+/// # Errors
+/// No section has the field, it holds a single value, or the mask names a field that the elements cannot have.
+pub fn config_dump_resource(
+    snapshot: &Snapshot,
+    options: &DumpOptions<'_>,
+    resource: &str,
+    mask: Option<&str>,
+) -> Result<Value, DumpError> {
+    Ok(one_resource(snapshot, options, resource, mask)?.to_value())
+}
+
+/// The sections that have the fields of `mask`, with those alone.
+///
+/// # Errors
+/// No section has all the fields.
+pub fn config_dump_masked(snapshot: &Snapshot, options: &DumpOptions<'_>, mask: &str) -> Result<Value, DumpError> {
+    Ok(masked(snapshot, options, mask)?.to_value())
 }
 
 /// Why a part of the dump cannot be had; the texts are Envoy's.
@@ -64,63 +88,74 @@ pub enum DumpError {
     MaskOnNothing(String),
 }
 
-/// The elements of one repeated field of one section (`dynamic_active_clusters`), each trimmed to `mask`.
-///
-/// # Errors
-/// No section has the field, it holds a single value, or the mask names a field that the elements cannot have.
-pub fn config_dump_resource(
-    snapshot: &Snapshot,
-    options: &DumpOptions<'_>,
+/// [`config_dump`] to be written.
+pub(crate) fn whole<'a>(snapshot: &'a Snapshot, options: &DumpOptions<'a>) -> Node<'a> {
+    let options = *options;
+    let sections = move || Section::included(&options).map(move |section| section.build(snapshot, options));
+    Node::Object(vec![("configs", Node::list(sections))])
+}
+
+/// [`config_dump_resource`] to be written.
+pub(crate) fn one_resource<'a>(
+    snapshot: &'a Snapshot,
+    options: &DumpOptions<'a>,
     resource: &str,
-    mask: Option<&str>,
-) -> Result<Value, DumpError> {
+    mask: Option<&'a str>,
+) -> Result<Node<'a>, DumpError> {
     let not_found = || DumpError::NotFound(resource.to_owned());
     let (section, field) = Section::included(options)
         .find_map(|section| Some((section, section.fields().iter().find(|field| field.name == resource)?)))
         .ok_or_else(not_found)?;
     let Some(element) = field.element else { return Err(DumpError::NotRepeated(resource.to_owned())) };
-    let mask = mask.map(mask::Mask::parse);
+    let mask = mask.map(|mask| Arc::new(Mask::parse(mask)));
     if let Some(mask) = mask.as_ref().filter(|mask| !mask.heads_are_among(element.fields)) {
         return Err(DumpError::Mask(mask.to_string()));
     }
-    let mut message = section.build(snapshot, options);
-    let elements = match message.get_mut(resource).map(Value::take) {
-        Some(Value::Array(elements)) => elements,
-        _ => Vec::new(),
+    let Node::Object(fields) = section.build(snapshot, *options) else { return Ok(Node::Object(Vec::new())) };
+    let Some(Node::List(elements)) = fields.into_iter().find(|(name, _)| *name == resource).map(|(_, list)| list)
+    else {
+        return Ok(Node::Object(Vec::new()));
     };
-    let configs: Vec<_> = elements
-        .into_iter()
-        .map(|mut message| {
-            if let Some(mask) = &mask {
+    let type_name: Arc<str> = format!("{}.{}", section.type_name(), element.type_name).into();
+    let configs = move || {
+        let (mask, type_name) = (mask.clone(), type_name.clone());
+        elements().map(move |message| match &mask {
+            None => message.typed(&type_name),
+            Some(mask) => {
+                let mut message = message.to_value();
                 mask.trim(&mut message);
+                Node::Leaf(typed(&type_name, message))
             }
-            typed(&format!("{}.{}", section.type_name(), element.type_name), message)
         })
-        .collect();
-    Ok(if configs.is_empty() { json!({}) } else { json!({ "configs": configs }) })
+    };
+    Ok(Node::Object(vec![("configs", Node::list(configs))]))
 }
 
-/// The sections that have the fields of `mask`, with those alone.
-///
-/// # Errors
-/// No section has all the fields.
-pub fn config_dump_masked(snapshot: &Snapshot, options: &DumpOptions<'_>, mask: &str) -> Result<Value, DumpError> {
-    let parsed = mask::Mask::parse(mask);
-    let configs: Vec<_> = Section::included(options)
+/// [`config_dump_masked`] to be written.
+pub(crate) fn masked<'a>(
+    snapshot: &'a Snapshot,
+    options: &DumpOptions<'a>,
+    mask: &'a str,
+) -> Result<Node<'a>, DumpError> {
+    let (options, parsed) = (*options, Arc::new(Mask::parse(mask)));
+    let sections: Vec<_> = Section::included(&options)
         .filter(|section| {
             let names: Vec<_> = section.fields().iter().map(|field| field.name).collect();
             parsed.heads_are_among(&names)
         })
-        .map(|section| {
-            let mut message = section.build(snapshot, options);
-            parsed.trim(&mut message);
-            message
-        })
         .collect();
-    if configs.is_empty() {
+    if sections.is_empty() {
         return Err(DumpError::MaskOnNothing(mask.to_owned()));
     }
-    Ok(json!({ "configs": configs }))
+    let configs = move || {
+        let parsed = parsed.clone();
+        sections.clone().into_iter().map(move |section| {
+            let mut message = section.build(snapshot, options).to_value();
+            parsed.trim(&mut message);
+            Node::Leaf(message)
+        })
+    };
+    Ok(Node::Object(vec![("configs", Node::list(configs))]))
 }
 
 /// One message of the dump.
@@ -162,7 +197,7 @@ impl Section {
     const ALL: [Self; 7] =
         [Self::Bootstrap, Self::Clusters, Self::Ecds, Self::Endpoints, Self::Listeners, Self::Routes, Self::Secrets];
 
-    fn included(options: &DumpOptions<'_>) -> impl Iterator<Item = Self> {
+    fn included(options: &DumpOptions<'_>) -> impl Iterator<Item = Self> + use<> {
         let include_eds = options.include_eds;
         Self::ALL.into_iter().filter(move |section| include_eds || *section != Self::Endpoints)
     }
@@ -241,38 +276,46 @@ impl Section {
         }
     }
 
-    fn build(self, snapshot: &Snapshot, options: &DumpOptions<'_>) -> Value {
-        let versioned = Versioned { version: snapshot.hash().to_string(), updated: options.updated.map(timestamp) };
+    fn build<'a>(self, snapshot: &'a Snapshot, options: DumpOptions<'a>) -> Node<'a> {
+        let versioned = Versioned {
+            version: snapshot.hash().to_string().into(),
+            updated: options.updated.map(|updated| timestamp(updated).into()),
+        };
         let message = match self {
             Self::Bootstrap => {
                 let mut message = json!({ "bootstrap": { "node": node(options.node) } });
                 // The bootstrap is as old as the process.
                 set(&mut message, "last_updated", options.node.started.map(timestamp));
-                message
+                Node::Leaf(message)
             }
-            Self::Clusters => cluster::section(snapshot, options, &versioned),
+            Self::Clusters => cluster::section(snapshot, options, versioned),
             // There are no extension configurations, and secrets come with TLS.
-            Self::Ecds | Self::Secrets => json!({}),
-            Self::Endpoints => endpoint::section(snapshot, options, &versioned),
-            Self::Listeners => listener::section(snapshot, options, &versioned),
-            Self::Routes => route::section(snapshot, options, &versioned),
+            Self::Ecds | Self::Secrets => Node::Object(Vec::new()),
+            Self::Endpoints => endpoint::section(snapshot, options, versioned),
+            Self::Listeners => listener::section(snapshot, options, versioned),
+            Self::Routes => route::section(snapshot, options, versioned),
         };
-        typed(self.type_name(), message)
+        message.typed(self.type_name())
     }
 }
 
 /// What every dynamic resource says of itself.
+#[derive(Clone)]
 struct Versioned {
-    version: String,
-    updated: Option<String>,
+    version: Arc<str>,
+    updated: Option<Arc<str>>,
 }
 
 impl Versioned {
+    fn version<'a>(&self) -> (&'static str, Node<'a>) {
+        ("version_info", Node::leaf(&*self.version))
+    }
+
     /// A resource under `field` between its version and its time.
-    fn wrap(&self, field: &str, resource: Value) -> Value {
-        let mut message = json!({ "version_info": self.version, field: resource });
-        set(&mut message, "last_updated", self.updated.as_deref());
-        message
+    fn wrap<'a>(&self, field: &'static str, resource: Node<'a>) -> Node<'a> {
+        let mut fields = vec![self.version(), (field, resource)];
+        fields.extend(self.updated.as_deref().map(|updated| ("last_updated", Node::leaf(updated))));
+        Node::Object(fields)
     }
 }
 
@@ -282,10 +325,14 @@ impl DumpOptions<'_> {
     }
 }
 
+fn type_url(type_name: &str) -> String {
+    format!("type.googleapis.com/{type_name}")
+}
+
 /// A message behind an `Any`: its type first, then its fields.
 fn typed(type_name: &str, message: Value) -> Value {
     let mut typed = Map::new();
-    typed.insert("@type".to_owned(), Value::String(format!("type.googleapis.com/{type_name}")));
+    typed.insert("@type".to_owned(), Value::String(type_url(type_name)));
     if let Value::Object(fields) = message {
         typed.extend(fields);
     }

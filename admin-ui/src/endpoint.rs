@@ -1,5 +1,6 @@
 //! One table row per path: what `/help` prints is what is served.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tidegate_core::Lifecycle;
 use tokio::sync::Semaphore;
 
 use crate::Backend;
+use crate::body::Pieces;
 use crate::guard::{AllowedHosts, guard};
 
 pub(crate) const TEXT: &str = "text/plain; charset=UTF-8";
@@ -28,6 +30,10 @@ pub(crate) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const MAX_CONCURRENT: usize = 4;
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(10);
+/// Bytes from which on an answer is large.
+const LARGE: u64 = 1024 * 1024;
+/// Large answers at once that are sent: a client that does not read keeps one in memory.
+const MAX_LARGE: usize = 8;
 
 /// One path of a server.
 #[derive(Clone, Copy)]
@@ -66,11 +72,17 @@ pub(crate) struct Admin {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) lifecycle: Lifecycle,
     turns: Arc<Semaphore>,
+    large: Arc<Semaphore>,
 }
 
 impl Admin {
     pub(crate) fn new(backend: Arc<dyn Backend>, lifecycle: Lifecycle) -> Self {
-        Self { backend, lifecycle, turns: Arc::new(Semaphore::new(MAX_CONCURRENT)) }
+        Self {
+            backend,
+            lifecycle,
+            turns: Arc::new(Semaphore::new(MAX_CONCURRENT)),
+            large: Arc::new(Semaphore::new(MAX_LARGE)),
+        }
     }
 }
 
@@ -112,17 +124,17 @@ impl Parameters {
 }
 
 /// An answer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) status: StatusCode,
-    pub(crate) content_type: &'static str,
-    pub(crate) body: Vec<u8>,
+    status: StatusCode,
+    content_type: &'static str,
+    body: Pieces,
     allow: Option<&'static str>,
 }
 
 impl Reply {
     pub(crate) fn new(status: StatusCode, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, content_type, body: body.into(), allow: None }
+        Self { status, content_type, body: Pieces::from(body.into()), allow: None }
     }
 
     pub(crate) fn text(status: StatusCode, body: impl Into<Vec<u8>>) -> Self {
@@ -138,13 +150,17 @@ impl Reply {
         Self::text(StatusCode::BAD_REQUEST, body)
     }
 
+    fn busy() -> Self {
+        Self::text(StatusCode::SERVICE_UNAVAILABLE, "too many requests to the admin interface at once\n")
+    }
+
     /// Pretty-printed, as Envoy does it.
     pub(crate) fn json(value: &impl Serialize) -> Self {
-        match serde_json::to_vec_pretty(value) {
-            Ok(mut body) => {
-                body.push(b'\n');
-                Self::new(StatusCode::OK, JSON, body)
-            }
+        let mut body = Pieces::default();
+        let written = serde_json::to_writer_pretty(&mut body, value)
+            .and_then(|()| body.write_all(b"\n").map_err(serde_json::Error::io));
+        match written {
+            Ok(()) => Self { status: StatusCode::OK, content_type: JSON, body, allow: None },
             Err(error) => Self::text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot be shown: {error}\n")),
         }
     }
@@ -152,7 +168,7 @@ impl Reply {
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.body));
+        let mut response = Response::new(Body::new(self.body));
         *response.status_mut() = self.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         if let Some(allow) = self.allow {
@@ -201,11 +217,18 @@ async fn serve(admin: Arc<Admin>, endpoint: Endpoint, request: Request) -> Reply
         Run::Blocking(run) => run,
     };
     let Ok(Ok(turn)) = tokio::time::timeout(TURN, admin.turns.clone().acquire_owned()).await else {
-        return Reply::text(StatusCode::SERVICE_UNAVAILABLE, "too many admin requests at once\n");
+        return Reply::busy();
     };
+    let large = admin.large.clone();
     let worker = tokio::task::spawn_blocking(move || {
-        let reply = run(&admin, &parameters);
+        let mut reply = run(&admin, &parameters);
         drop(turn);
+        if reply.body.len() >= LARGE {
+            match large.try_acquire_owned() {
+                Ok(permit) => reply.body.hold(permit),
+                Err(_) => return Reply::busy(),
+            }
+        }
         reply
     });
     worker.await.unwrap_or_else(|error| {

@@ -14,6 +14,7 @@
 //! [`Snapshot`]: tidegate_snapshot::Snapshot
 
 mod backend;
+mod body;
 mod config;
 mod dump;
 mod endpoint;

@@ -1,9 +1,10 @@
 //! Sockets, connections and their bounds: what all three servers share.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -15,7 +16,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tidegate_core::Lifecycle;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,7 +23,7 @@ use crate::Backend;
 use crate::endpoint::Admin;
 use crate::guard::AllowedHosts;
 
-/// Connections at once; more wait in the backlog until one ends.
+/// Connections at once. One more ends the oldest, so that idle ones cannot keep a probe out.
 const MAX_CONNECTIONS: usize = 128;
 /// Bytes of one request's head, and of what is buffered per connection.
 const MAX_HEAD: usize = 64 * 1024;
@@ -162,23 +162,23 @@ impl BoundServer {
         tracing::info!(address = %self.local_addr, purpose = self.purpose, "listening");
         let listener = tokio::net::TcpListener::from_std(self.socket)?;
         let router = crate::endpoint::router(&self.admin, self.endpoints, self.hosts);
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let connections = TaskTracker::new();
+        let tasks = TaskTracker::new();
         // Ends with this future, however it ends.
         let abort = CancellationToken::new();
         let _abort_on_drop = abort.clone().drop_guard();
+        let mut connections = Connections::default();
         loop {
             let accepted = tokio::select! {
                 () = cancel.cancelled() => break,
-                accepted = accept(&listener, &slots) => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, slot)) => {
-                    let (router, cancel, abort) = (router.clone(), cancel.clone(), abort.clone());
-                    connections.spawn(async move {
-                        let _slot = slot;
+                Ok((stream, _)) => {
+                    let admitted = connections.admit(&abort);
+                    let (router, cancel) = (router.clone(), cancel.clone());
+                    tasks.spawn(async move {
                         tokio::select! {
-                            () = abort.cancelled() => {}
+                            () = admitted.ended.cancelled() => {}
                             () = serve_connection(stream, router, cancel) => {}
                         }
                     });
@@ -190,22 +190,50 @@ impl BoundServer {
             }
         }
         drop(listener);
-        connections.close();
-        if tokio::time::timeout(SHUTDOWN_GRACE, connections.wait()).await.is_err() {
+        tasks.close();
+        if tokio::time::timeout(SHUTDOWN_GRACE, tasks.wait()).await.is_err() {
             abort.cancel();
-            connections.wait().await;
+            tasks.wait().await;
         }
         Ok(())
     }
 }
 
-async fn accept(
-    listener: &tokio::net::TcpListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, slot))
+/// The connections of a server, oldest first.
+#[derive(Default)]
+struct Connections {
+    admitted: u64,
+    live: Arc<Mutex<BTreeMap<u64, CancellationToken>>>,
+}
+
+/// A connection's place among the others, which it leaves when this is dropped.
+struct Admitted {
+    number: u64,
+    ended: CancellationToken,
+    live: Arc<Mutex<BTreeMap<u64, CancellationToken>>>,
+}
+
+impl Connections {
+    /// Makes room for one more; `abort` ends it too.
+    fn admit(&mut self, abort: &CancellationToken) -> Admitted {
+        let ended = abort.child_token();
+        let number = self.admitted;
+        self.admitted += 1;
+        // Nothing panics while it holds the lock.
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        while live.len() >= MAX_CONNECTIONS {
+            let Some((_, oldest)) = live.pop_first() else { break };
+            oldest.cancel();
+        }
+        live.insert(number, ended.clone());
+        Admitted { number, ended, live: self.live.clone() }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
 }
 
 /// The address that a client connected to; an extension of each request.

@@ -5,18 +5,19 @@ use tidegate_core::{ClusterName, Kind};
 use tidegate_snapshot::{Cluster, Discovery, LoadBalancing, Snapshot, UpstreamProtocol};
 
 use super::endpoint::{by_locality, socket_address};
-use super::{DumpOptions, Versioned, config_path, duration, set, typed};
+use super::{DumpOptions, Node, Versioned, config_path, duration, set, typed};
 
-pub(super) fn section(snapshot: &Snapshot, options: &DumpOptions<'_>, versioned: &Versioned) -> Value {
-    let clusters: Vec<_> = snapshot
-        .clusters()
-        .iter()
-        .filter(|cluster| options.names(&cluster.name))
-        .map(|cluster| versioned.wrap("cluster", resource(cluster)))
-        .collect();
-    let mut section = json!({ "version_info": versioned.version });
-    set(&mut section, "dynamic_active_clusters", (!clusters.is_empty()).then_some(clusters));
-    section
+pub(super) fn section<'a>(snapshot: &'a Snapshot, options: DumpOptions<'a>, versioned: Versioned) -> Node<'a> {
+    let clusters = move || snapshot.clusters().iter().filter(move |cluster| options.names(&cluster.name));
+    let mut fields = vec![versioned.version()];
+    if clusters().next().is_some() {
+        let resources = move || {
+            let versioned = versioned.clone();
+            clusters().map(move |cluster| versioned.wrap("cluster", Node::Leaf(resource(cluster))))
+        };
+        fields.push(("dynamic_active_clusters", Node::list(resources)));
+    }
+    Node::Object(fields)
 }
 
 /// `envoy.config.cluster.v3.Cluster`.

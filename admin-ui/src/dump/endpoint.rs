@@ -3,19 +3,20 @@
 use serde_json::{Value, json};
 use tidegate_snapshot::{Cluster, Discovery, EndpointAddress, Health, Locality, Snapshot, Workload};
 
-use super::{DumpOptions, Versioned, locality, set, typed};
+use super::{DumpOptions, Node, Versioned, locality, set, typed};
 use crate::{ClusterStatus, EndpointStatus};
 
-pub(super) fn section(snapshot: &Snapshot, options: &DumpOptions<'_>, versioned: &Versioned) -> Value {
-    let assignments: Vec<_> = snapshot
-        .clusters()
-        .iter()
-        .filter(|cluster| options.names(&cluster.name))
-        .map(|cluster| versioned.wrap("endpoint_config", assignment(cluster, options.clusters)))
-        .collect();
-    let mut section = json!({});
-    set(&mut section, "dynamic_endpoint_configs", (!assignments.is_empty()).then_some(assignments));
-    section
+pub(super) fn section<'a>(snapshot: &'a Snapshot, options: DumpOptions<'a>, versioned: Versioned) -> Node<'a> {
+    let clusters = move || snapshot.clusters().iter().filter(move |cluster| options.names(&cluster.name));
+    if clusters().next().is_none() {
+        return Node::Object(Vec::new());
+    }
+    let resources = move || {
+        let versioned = versioned.clone();
+        clusters()
+            .map(move |cluster| versioned.wrap("endpoint_config", Node::Leaf(assignment(cluster, options.clusters))))
+    };
+    Node::Object(vec![("dynamic_endpoint_configs", Node::list(resources))])
 }
 
 /// `envoy.config.endpoint.v3.ClusterLoadAssignment`. Endpoints of the Snapshot come from it; those of resolved names

@@ -6,24 +6,25 @@ use tidegate_snapshot::{
 };
 
 use super::endpoint::socket_address;
-use super::{DumpOptions, Versioned, set, typed};
+use super::{DumpOptions, Node, Versioned, set, typed};
 
 /// istioctl knows HTTP listeners by this name.
 const HTTP_CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
 
-pub(super) fn section(snapshot: &Snapshot, options: &DumpOptions<'_>, versioned: &Versioned) -> Value {
-    let listeners: Vec<_> = snapshot
-        .listeners()
-        .iter()
-        .filter(|listener| options.names(&listener.name))
-        .map(|listener| {
-            let state = versioned.wrap("listener", resource(listener, snapshot.mesh()));
-            json!({ "name": listener.name, "active_state": state })
-        })
-        .collect();
-    let mut section = json!({ "version_info": versioned.version });
-    set(&mut section, "dynamic_listeners", (!listeners.is_empty()).then_some(listeners));
-    section
+pub(super) fn section<'a>(snapshot: &'a Snapshot, options: DumpOptions<'a>, versioned: Versioned) -> Node<'a> {
+    let listeners = move || snapshot.listeners().iter().filter(move |listener| options.names(&listener.name));
+    let mut fields = vec![versioned.version()];
+    if listeners().next().is_some() {
+        let resources = move || {
+            let versioned = versioned.clone();
+            listeners().map(move |listener| {
+                let state = versioned.wrap("listener", Node::Leaf(resource(listener, snapshot.mesh())));
+                Node::Object(vec![("name", Node::leaf(listener.name.as_str())), ("active_state", state)])
+            })
+        };
+        fields.push(("dynamic_listeners", Node::list(resources)));
+    }
+    Node::Object(fields)
 }
 
 /// `envoy.config.listener.v3.Listener`, at the port that the Gateway names; `/listeners` has the one that is bound.

@@ -11,9 +11,9 @@ use tidegate_snapshot::{
     VirtualHost, WeightedCluster,
 };
 
-use super::{DumpOptions, Versioned, config_path, duration, set, typed};
+use super::{DumpOptions, Node, Versioned, config_path, duration, set};
 
-pub(super) fn section(snapshot: &Snapshot, options: &DumpOptions<'_>, versioned: &Versioned) -> Value {
+pub(super) fn section<'a>(snapshot: &'a Snapshot, options: DumpOptions<'a>, versioned: Versioned) -> Node<'a> {
     let mut seen = HashSet::new();
     let mut tables = Vec::new();
     for listener in snapshot.listeners() {
@@ -21,24 +21,31 @@ pub(super) fn section(snapshot: &Snapshot, options: &DumpOptions<'_>, versioned:
             let table = &*chain.route_table;
             // Chains may share a table.
             if options.names(&table.name) && seen.insert(table.name.as_str()) {
-                tables.push(versioned.wrap("route_config", resource(table, listener.port)));
+                tables.push((table, listener.port));
             }
         }
     }
-    let mut section = json!({});
-    set(&mut section, "dynamic_route_configs", (!tables.is_empty()).then_some(tables));
-    section
+    if tables.is_empty() {
+        return Node::Object(Vec::new());
+    }
+    let resources = move || {
+        let versioned = versioned.clone();
+        tables.clone().into_iter().map(move |(table, port)| versioned.wrap("route_config", resource(table, port)))
+    };
+    Node::Object(vec![("dynamic_route_configs", Node::list(resources))])
 }
 
 /// `envoy.config.route.v3.RouteConfiguration`. Domains have no `host:port` twins: as at Istio's gateways, the port of
 /// an authority is ignored.
-fn resource(table: &RouteTable, port: u16) -> Value {
-    let hosts: Vec<_> = table.virtual_hosts().iter().map(|host| virtual_host(host, port)).collect();
-    let mut message = json!({ "name": table.name });
-    set(&mut message, "virtual_hosts", (!hosts.is_empty()).then_some(hosts));
-    set(&mut message, "validate_clusters", Some(false));
-    set(&mut message, "ignore_port_in_host_matching", Some(true));
-    typed("envoy.config.route.v3.RouteConfiguration", message)
+fn resource(table: &RouteTable, port: u16) -> Node<'_> {
+    let mut fields = vec![("name", Node::leaf(table.name.as_str()))];
+    if !table.virtual_hosts().is_empty() {
+        let hosts = move || table.virtual_hosts().iter().map(move |host| Node::Leaf(virtual_host(host, port)));
+        fields.push(("virtual_hosts", Node::list(hosts)));
+    }
+    fields.push(("validate_clusters", Node::leaf(false)));
+    fields.push(("ignore_port_in_host_matching", Node::leaf(true)));
+    Node::Object(fields).typed("envoy.config.route.v3.RouteConfiguration")
 }
 
 fn virtual_host(host: &VirtualHost, port: u16) -> Value {

@@ -1,9 +1,14 @@
 //! `/config_dump` over a socket and as a function: what istioctl, Kiali and scripts look for is where they look.
 
-use crate::support::{DNS, Servers, V1, V2, node, snapshot};
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
-use tidegate_admin::{DumpOptions, config_dump};
+use tidegate_admin::{AllowedHosts, DumpOptions, config_dump};
 use tidegate_snapshot::Snapshot;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{DNS, Servers, V1, V2, large_snapshot, node, snapshot};
 
 /// The section of a dump with a type.
 fn section<'a>(dump: &'a Value, name: &str) -> &'a Value {
@@ -354,4 +359,43 @@ async fn name_regex_matches_whole_names() {
     assert!(bad.body.starts_with("Error while parsing name_regex from (: "), "{}", bad.body);
     let bomb = servers.get("/config_dump?name_regex=(a%7B1000%7D)%7B1000%7D").await;
     assert_eq!(bomb.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_dump_arrives_whole() {
+    let servers = Servers::start_over(large_snapshot(1_000), AllowedHosts::default());
+    let answer = servers.get("/config_dump?include_eds").await;
+    assert!(answer.body.len() > 4_000_000, "{}", answer.body.len());
+    assert_eq!(answer.headers["content-length"], answer.body.len().to_string());
+    let node = node();
+    let options = DumpOptions::new(&node);
+    let dump = answer.json();
+    let tables = |dump: &Value| section(dump, "RoutesConfigDump")["dynamic_route_configs"].as_array().unwrap().clone();
+    let (served, made) = (tables(&dump), tables(&config_dump(&large_snapshot(1_000), &options)));
+    assert_eq!(served[0]["route_config"], made[0]["route_config"]);
+    assert_eq!(served[0]["route_config"]["virtual_hosts"].as_array().unwrap().len(), 1_002);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_hold_a_bounded_number_of_large_dumps() {
+    let servers = Servers::start_over(large_snapshot(1_000), AllowedHosts::default());
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(servers.admin).await.unwrap();
+        stream.write_all(b"GET /config_dump HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        // The head is there, so the body is being sent.
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 1);
+        waiting.push(stream);
+    }
+    let refused = servers.get("/config_dump").await;
+    assert_eq!((refused.status, refused.headers["content-type"].as_str()), (503, "text/plain; charset=UTF-8"));
+    assert_eq!(servers.get("/ready").await.status, 200);
+    assert_eq!(servers.get("/config_dump?resource=static_clusters").await.status, 200);
+    drop(waiting);
+    // The server sees them gone at its own pace.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while servers.get("/config_dump").await.status != 200 {
+        assert!(Instant::now() < deadline, "the place of a client that went away was not given back");
+        tokio::task::yield_now().await;
+    }
 }

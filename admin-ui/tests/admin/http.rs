@@ -1,10 +1,11 @@
 //! Every other endpoint over a real socket, and who may ask.
 
-use crate::support::{Answer, DNS, Servers, V1, V2, ask, exchange};
 use serde_json::{Value, json};
 use tidegate_admin::{AdminServer, AllowedHosts};
 use tidegate_core::Phase;
 use tokio::net::TcpStream;
+
+use crate::support::{Answer, DNS, Servers, V1, V2, ask, exchange};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_follows_the_lifecycle_on_all_three_ports() {
@@ -380,4 +381,21 @@ async fn an_unreadable_query_is_refused() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     let found: Value = answer.json();
     assert_eq!(found["configs"][1].get("dynamic_active_clusters"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_keep_nobody_out() {
+    let servers = Servers::start();
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(TcpStream::connect(servers.health).await.unwrap());
+    }
+    assert_eq!(ask(servers.health, "GET", "/healthz/ready", &[]).await.status, 200);
+    // The oldest was closed, the newest was not.
+    let mut byte = [0];
+    let oldest = tokio::io::AsyncReadExt::read(&mut idle[0], &mut byte).await;
+    assert!(matches!(oldest, Ok(0) | Err(_)), "{oldest:?}");
+    let newest = idle.last_mut().unwrap();
+    tokio::io::AsyncWriteExt::write_all(newest, b"GET /healthz/ready HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert_eq!(tokio::io::AsyncReadExt::read(newest, &mut byte).await.unwrap(), 1);
 }

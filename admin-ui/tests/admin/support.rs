@@ -246,6 +246,16 @@ pub(crate) fn snapshot() -> Snapshot {
     )
 }
 
+/// As [`snapshot`], with `count` more virtual hosts on port 80.
+pub(crate) fn large_snapshot(count: usize) -> Snapshot {
+    let base = snapshot();
+    let mut first = base.listeners()[0].clone();
+    let mut hosts = first.filter_chains[0].route_table.virtual_hosts().to_vec();
+    hosts.extend((0..count).map(|n| Arc::new(virtual_host(&format!("h{n}.example"), 80, routes()))));
+    first.filter_chains[0].route_table = Arc::new(RouteTable::new("http.80".into(), hosts));
+    Snapshot::new(vec![first, base.listeners()[1].clone()], base.clusters().to_vec(), base.mesh().clone())
+}
+
 pub(crate) fn node() -> NodeInfo {
     NodeInfo {
         id: NodeInfo::router_id("10.0.0.9", "gw-1", "istio-system", "cluster.local"),
@@ -402,7 +412,11 @@ impl Servers {
     }
 
     pub(crate) fn start_with(hosts: AllowedHosts) -> Self {
-        let backend = Fixture::new(snapshot());
+        Self::start_over(snapshot(), hosts)
+    }
+
+    pub(crate) fn start_over(snapshot: Snapshot, hosts: AllowedHosts) -> Self {
+        let backend = Fixture::new(snapshot);
         let lifecycle = Lifecycle::default();
         lifecycle.advance(Phase::Live);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
