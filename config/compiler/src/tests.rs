@@ -1,8 +1,13 @@
 //! Small resources in, what a request gets out. One group of tests for each part of the rules.
 
 mod bindings;
+mod destinations;
+mod mesh;
 
 mod ordering;
+mod routes;
+mod rules;
+mod services;
 
 use std::fmt::Write as _;
 
