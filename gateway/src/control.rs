@@ -10,6 +10,8 @@ mod findings;
 mod ledger;
 mod offline;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -170,7 +172,8 @@ impl<P: Publish> Control<P> {
         is_new
     }
 
-    fn hash(&self) -> String {
+    /// Hash of the Snapshot that serves, in the form that logs show; empty for none.
+    pub(crate) fn hash(&self) -> String {
         self.serving.map(|hash| hash.to_string()).unwrap_or_default()
     }
 

@@ -97,19 +97,23 @@ impl ControlThread {
         let runtime = Handle::current();
         let state_file = StateFile::locate(&options.state_dir, &options.source, &options.read);
         let writer = state_file.clone().map(StateWriter::start).transpose().context("starting the state's writer")?;
-        let publisher = ToGateway { gateway, runtime: runtime.clone(), serving: Some(serving).into() };
+        let publisher = ToGateway { gateway, runtime: runtime.clone() };
         let control = Control::new(&options.read, publisher, status, writer);
+        let first = First(Some(serving));
         let watcher = match &input {
             Input::Watched { watcher, .. } => Some(watcher.clone()),
             Input::Fixed { .. } => None,
         };
         let thread = thread::Builder::new().name("control".into()).spawn({
             let cancel = cancel.clone();
+            let (mut control, mut first) = (control, first);
             move || match input {
-                Input::Watched { watcher, .. } => follow(control, &watcher, state_file.as_ref(), &runtime, &cancel),
+                Input::Watched { watcher, .. } => {
+                    follow(&mut control, &mut first, &watcher, state_file.as_ref(), &runtime, &cancel);
+                }
                 Input::Fixed { view, .. } => {
-                    let mut control = control;
                     control.apply(&view, None);
+                    first.tell(&control);
                     runtime.block_on(cancel.cancelled());
                 }
             }
@@ -148,7 +152,8 @@ impl Drop for ControlThread {
 
 /// Serves what was saved if the source cannot be read, then every view of the source.
 fn follow(
-    mut control: Control<ToGateway>,
+    control: &mut Control<ToGateway>,
+    first: &mut First,
     watcher: &Watcher,
     state_file: Option<&StateFile>,
     runtime: &Handle,
@@ -161,12 +166,14 @@ fn follow(
         && !cancel.is_cancelled()
     {
         control.serve_saved(found);
+        first.tell(control);
         saved = None;
     }
     loop {
         let view = views.borrow_and_update().clone();
         if let Some(view) = view {
             control.apply(&view, saved.take().as_ref());
+            first.tell(control);
         }
         let changed = runtime.block_on(async {
             tokio::select! {
@@ -226,22 +233,29 @@ fn load(file: &StateFile) -> Option<Saved> {
     }
 }
 
+/// Who waits for the first Snapshot to serve.
+struct First(Option<oneshot::Sender<String>>);
+
+impl First {
+    fn tell(&mut self, control: &Control<ToGateway>) {
+        if control.is_serving()
+            && let Some(waiting) = self.0.take()
+        {
+            // Nobody waits while the process already ends.
+            drop(waiting.send(control.hash()));
+        }
+    }
+}
+
 /// The data plane, for a writer on a thread of its own.
 struct ToGateway {
     gateway: Arc<Gateway>,
     runtime: Handle,
-    serving: std::cell::Cell<Option<oneshot::Sender<String>>>,
 }
 
 impl Publish for ToGateway {
     fn publish(&self, snapshot: Arc<Snapshot>) -> Vec<Diagnostic> {
-        let hash = snapshot.hash().to_string();
-        let findings = self.runtime.block_on(self.gateway.publish(snapshot));
-        if let Some(serving) = self.serving.take() {
-            // Nobody waits for it while the process already ends.
-            drop(serving.send(hash));
-        }
-        findings
+        self.runtime.block_on(self.gateway.publish(snapshot))
     }
 
     fn reloaded(&self, reload: &Reload) {
