@@ -5,6 +5,7 @@ mod destinations;
 mod mesh;
 
 mod ordering;
+mod properties;
 mod routes;
 mod rules;
 mod services;
