@@ -12,8 +12,15 @@ use tidegate_snapshot::{DestinationService, Workload};
 #[derive(Debug)]
 pub(crate) struct Destination {
     id: u64,
-    service: DestinationService,
-    workload: Workload,
+    names: DestinationNames,
+}
+
+/// The names of a destination, cheap to keep when it is gone.
+#[derive(Clone, Debug)]
+pub(super) struct DestinationNames {
+    service: Arc<DestinationService>,
+    /// None if nothing is known of it.
+    workload: Option<Arc<Workload>>,
 }
 
 impl Destination {
@@ -22,12 +29,27 @@ impl Destination {
         self.id
     }
 
-    pub(crate) fn service(&self) -> &DestinationService {
+    pub(super) fn names(&self) -> &DestinationNames {
+        &self.names
+    }
+
+    /// Whether this is the destination for `service` and `workload`.
+    pub(crate) fn is(&self, service: &DestinationService, workload: &Workload) -> bool {
+        *self.names.service == *service
+            && match &self.names.workload {
+                Some(own) => **own == *workload,
+                None => *workload == Workload::default(),
+            }
+    }
+}
+
+impl DestinationNames {
+    pub(super) fn service(&self) -> &DestinationService {
         &self.service
     }
 
-    pub(crate) fn workload(&self) -> &Workload {
-        &self.workload
+    pub(super) fn workload(&self) -> Option<&Workload> {
+        self.workload.as_deref()
     }
 }
 
@@ -37,9 +59,11 @@ pub(crate) struct Destinations {
     next_id: AtomicU64,
     hasher: RandomState,
     /// By hash: the model's types are compared, not hashed, since one of them has no `Hash`.
-    by_hash: Mutex<AHashMap<u64, SmallVec<[Weak<Destination>; 1]>>>,
+    by_hash: Mutex<ByHash>,
     unknown: Arc<Destination>,
 }
+
+type ByHash = AHashMap<u64, SmallVec<[Weak<Destination>; 1]>>;
 
 impl Default for Destinations {
     fn default() -> Self {
@@ -48,7 +72,10 @@ impl Default for Destinations {
             next_id: AtomicU64::new(1),
             hasher: RandomState::new(),
             by_hash: Mutex::default(),
-            unknown: Arc::new(Destination { id: 0, service, workload: Workload::default() }),
+            unknown: Arc::new(Destination {
+                id: 0,
+                names: DestinationNames { service: Arc::new(service), workload: None },
+            }),
         }
     }
 }
@@ -59,19 +86,25 @@ impl Destinations {
         &self.unknown
     }
 
-    /// The one value for `service` and `workload`.
+    /// The one value for `service` and `workload`. It takes least memory if the one for the service and an unknown
+    /// workload exists already.
     pub(crate) fn intern(&self, service: &DestinationService, workload: &Workload) -> Arc<Destination> {
-        let hash = self.hasher.hash_one((&service.host, &service.name, &service.namespace, workload));
         let mut by_hash = self.by_hash.lock();
-        let slot = by_hash.entry(hash).or_default();
-        if let Some(found) =
-            slot.iter().filter_map(Weak::upgrade).find(|it| it.service == *service && it.workload == *workload)
-        {
+        if let Some(found) = self.find(&by_hash, service, workload) {
             return found;
         }
+        let names = if *workload == Workload::default() {
+            DestinationNames { service: Arc::new(service.clone()), workload: None }
+        } else {
+            let service = match self.find(&by_hash, service, &Workload::default()) {
+                Some(of_service) => of_service.names.service.clone(),
+                None => Arc::new(service.clone()),
+            };
+            DestinationNames { service, workload: Some(Arc::new(workload.clone())) }
+        };
+        let destination = Arc::new(Destination { id: self.next_id.fetch_add(1, Relaxed), names });
+        let slot = by_hash.entry(self.hash(service, workload)).or_default();
         slot.retain(|it| it.strong_count() > 0);
-        let id = self.next_id.fetch_add(1, Relaxed);
-        let destination = Arc::new(Destination { id, service: service.clone(), workload: workload.clone() });
         slot.push(Arc::downgrade(&destination));
         destination
     }
@@ -82,5 +115,42 @@ impl Destinations {
             slot.retain(|it| it.strong_count() > 0);
             !slot.is_empty()
         });
+    }
+
+    fn find(&self, by_hash: &ByHash, service: &DestinationService, workload: &Workload) -> Option<Arc<Destination>> {
+        let slot = by_hash.get(&self.hash(service, workload))?;
+        slot.iter().filter_map(Weak::upgrade).find(|it| it.is(service, workload))
+    }
+
+    fn hash(&self, service: &DestinationService, workload: &Workload) -> u64 {
+        self.hasher.hash_one((&service.host, &service.name, &service.namespace, workload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_destinations_are_one_while_they_are_in_use() {
+        let all = Destinations::default();
+        let service = |name: &str| DestinationService { host: name.into(), name: name.into(), namespace: "n".into() };
+        let workload = |name: &str| Workload { name: name.into(), ..Workload::default() };
+        let a = all.intern(&service("a"), &Workload::default());
+        let a1 = all.intern(&service("a"), &workload("1"));
+        assert!(Arc::ptr_eq(&a1, &all.intern(&service("a"), &workload("1"))));
+        assert!(Arc::ptr_eq(&a.names.service, &a1.names.service));
+        let others = [
+            all.intern(&service("a"), &workload("2")),
+            all.intern(&service("b"), &workload("1")),
+            all.unknown().clone(),
+        ];
+        assert!(others.iter().all(|other| other.id() != a1.id()));
+
+        let id = a1.id();
+        drop((a, a1, others));
+        all.sweep();
+        assert!(all.by_hash.lock().is_empty());
+        assert_ne!(all.intern(&service("a"), &workload("1")).id(), id, "identities are never used twice");
     }
 }

@@ -12,8 +12,8 @@ macro_rules! response_flags {
     ($($(#[$doc:meta])* $constant:ident = $letters:literal;)*) => {
         response_flags!(@constants 0u32; $($(#[$doc])* $constant;)*);
 
-        /// Short names in the order of their bits.
-        const LETTERS: &[&str] = &[$($letters),*];
+        /// Flags with their short names, in the order of printing.
+        const NAMES: &[(ResponseFlags, &str)] = &[$((ResponseFlags::$constant, $letters)),*];
     };
     (@constants $bit:expr; $(#[$doc:meta])* $constant:ident; $($rest:tt)*) => {
         impl ResponseFlags {
@@ -123,13 +123,10 @@ impl fmt::Display for ResponseFlags {
         if self.is_empty() {
             return f.write_str("-");
         }
-        let mut rest = self.0;
-        while rest != 0 {
-            if rest != self.0 {
-                f.write_str(",")?;
-            }
-            f.write_str(LETTERS[rest.trailing_zeros() as usize])?;
-            rest &= rest - 1;
+        let mut separator = "";
+        for (_, name) in NAMES.iter().filter(|(flag, _)| self.contains(*flag)) {
+            write!(f, "{separator}{name}")?;
+            separator = ",";
         }
         Ok(())
     }
@@ -152,6 +149,7 @@ mod tests {
         check(ResponseFlags::NO_ROUTE_FOUND, "NR");
         check(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED | ResponseFlags::UPSTREAM_CONNECTION_FAILURE, "UF,URX");
         check(ResponseFlags::DOWNSTREAM_REMOTE_RESET | ResponseFlags::FAILED_LOCAL_HEALTH_CHECK, "LH,DR");
-        assert_eq!(LETTERS.len(), 29);
+        assert_eq!(NAMES.len(), 29);
+        check(ResponseFlags::NO_CLUSTER_FOUND | ResponseFlags::NONE, "NC");
     }
 }

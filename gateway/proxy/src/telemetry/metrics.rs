@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use tidegate_core::Lifecycle;
 use tidegate_snapshot::{SnapshotHash, Workload};
 
+use super::destination::DestinationNames;
 use super::exposition::label;
 use super::reload::Reloads;
 use super::series::{SeriesKey, SeriesTable};
@@ -105,8 +106,7 @@ impl Metrics {
         let code = if outcome.code < 1000 { outcome.code } else { 0 };
         let key =
             SeriesKey { destination: outcome.destination.id(), flags: outcome.flags, code, protocol: outcome.protocol };
-        let labels = || self.labels(outcome.destination, &key);
-        self.series.with(key, outcome.destination, labels, |series| {
+        self.series.with(key, outcome.destination, |series| {
             series.duration.record(u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX));
             series.request_bytes.record(outcome.request_bytes.saturating_mul(1000));
             series.response_bytes.record(outcome.response_bytes.saturating_mul(1000));
@@ -143,9 +143,11 @@ impl Metrics {
     }
 
     /// All labels in Istio's order.
-    fn labels(&self, destination: &Destination, key: &SeriesKey) -> String {
-        let mut out = self.source_labels.clone();
-        let (service, workload) = (destination.service(), destination.workload());
+    pub(super) fn labels(&self, key: &SeriesKey, names: &DestinationNames) -> String {
+        let mut out = String::with_capacity(1024);
+        out.push_str(&self.source_labels);
+        let nothing = Workload::default();
+        let (service, workload) = (names.service(), names.workload().unwrap_or(&nothing));
         for (name, value) in [
             ("destination_workload", &workload.name),
             ("destination_workload_namespace", &workload.namespace),

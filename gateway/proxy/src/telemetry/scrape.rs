@@ -31,7 +31,7 @@ impl Metrics {
     }
 
     fn write_requests(&self, out: &mut String) {
-        let series = self.series.collect();
+        let series = self.series.collect(|key, names| self.labels(key, names));
         let name = "istio_requests_total";
         family(out, name, Counter, "Requests that the gateway has handled.");
         for (labels, totals) in &series {

@@ -12,6 +12,7 @@ use ahash::AHashMap;
 use parking_lot::Mutex;
 
 use super::Destination;
+use super::destination::DestinationNames;
 use super::histogram::{Distribution, Histogram};
 
 /// How long a series stays after its destination has left every Snapshot: some scrapes still see its last values.
@@ -72,8 +73,7 @@ pub(super) struct SeriesTable {
 
 #[derive(Debug)]
 struct Entry {
-    /// Rendered once.
-    labels: Arc<str>,
+    names: DestinationNames,
     destination: Weak<Destination>,
     gone_since: Option<Instant>,
     /// One for each thread that met the label set.
@@ -99,15 +99,9 @@ impl SeriesTable {
         Self { entries: Mutex::default(), max_series, overflow: AtomicU64::new(0) }
     }
 
-    /// Calls `record` with this thread's share of the series of `key`; counts an overflow if there is none and the
-    /// table is full. `labels` is asked for once in the life of a series.
-    pub(super) fn with(
-        self: &Arc<Self>,
-        key: SeriesKey,
-        destination: &Arc<Destination>,
-        labels: impl FnOnce() -> String,
-        record: impl FnOnce(&Series),
-    ) {
+    /// Calls `record` with this thread's share of the series of `key`, whose destination is `destination`; counts an
+    /// overflow if there is none and the table is full.
+    pub(super) fn with(self: &Arc<Self>, key: SeriesKey, destination: &Arc<Destination>, record: impl FnOnce(&Series)) {
         // The thread's map is gone only while the thread ends, when no request can run on it.
         let _ = THREAD.try_with(|thread| {
             let mut thread = thread.borrow_mut();
@@ -122,7 +116,7 @@ impl SeriesTable {
                 thread.misses = 0;
                 thread.series.retain(|_, series| !series.retired.load(Relaxed));
             }
-            match self.create(key, destination, labels) {
+            match self.create(key, destination) {
                 Some(series) => {
                     record(&series);
                     thread.series.insert(key, series);
@@ -134,12 +128,7 @@ impl SeriesTable {
         });
     }
 
-    fn create(
-        &self,
-        key: SeriesKey,
-        destination: &Arc<Destination>,
-        labels: impl FnOnce() -> String,
-    ) -> Option<Arc<Series>> {
+    fn create(&self, key: SeriesKey, destination: &Arc<Destination>) -> Option<Arc<Series>> {
         let mut entries = self.entries.lock();
         if entries.len() >= self.max_series && !entries.contains_key(&key) {
             // Series that nothing can count in any more make room first.
@@ -149,7 +138,7 @@ impl SeriesTable {
             }
         }
         let entry = entries.entry(key).or_insert_with(|| Entry {
-            labels: labels().into(),
+            names: destination.names().clone(),
             destination: Arc::downgrade(destination),
             gone_since: None,
             shards: Vec::new(),
@@ -172,17 +161,20 @@ impl SeriesTable {
         self.entries.lock().len()
     }
 
-    /// Label sets with their sums, sorted by label set, each once.
-    pub(super) fn collect(&self) -> Vec<(Arc<str>, SeriesTotals)> {
+    /// Label sets as `render` writes them with their sums, sorted by label set, each once.
+    pub(super) fn collect(
+        &self,
+        render: impl Fn(&SeriesKey, &DestinationNames) -> String,
+    ) -> Vec<(String, SeriesTotals)> {
         // Counting goes on and only new series wait, so no more than pointers is copied under the lock.
-        let entries: Vec<_> =
-            self.entries.lock().values().map(|entry| (entry.labels.clone(), entry.shards.clone())).collect();
-        let mut all: Vec<(Arc<str>, SeriesTotals)> = entries
+        let copy = |(key, entry): (&SeriesKey, &Entry)| (*key, entry.names.clone(), entry.shards.clone());
+        let entries: Vec<_> = self.entries.lock().iter().map(copy).collect();
+        let mut all: Vec<(String, SeriesTotals)> = entries
             .into_iter()
-            .map(|(labels, shards)| {
+            .map(|(key, names, shards)| {
                 let mut totals = SeriesTotals::default();
                 shards.iter().for_each(|series| totals.add(series));
-                (labels, totals)
+                (render(&key, &names), totals)
             })
             .collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
@@ -230,12 +222,12 @@ mod tests {
             code,
             protocol: RequestProtocol::Http,
         };
-        let labels = || format!("{} {code}", destination.service().name);
-        table.with(key, destination, labels, |series| series.duration.record(1));
+        table.with(key, destination, |series| series.duration.record(1));
     }
 
     fn counts(table: &SeriesTable) -> Vec<(String, u64)> {
-        table.collect().into_iter().map(|(labels, totals)| (labels.to_string(), totals.duration.count())).collect()
+        let all = table.collect(|key, names| format!("{} {}", names.service().name, key.code));
+        all.into_iter().map(|(labels, totals)| (labels, totals.duration.count())).collect()
     }
 
     #[test]

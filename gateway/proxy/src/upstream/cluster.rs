@@ -1,17 +1,16 @@
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 
-use ahash::AHashMap;
 use parking_lot::Mutex;
-use tidegate_snapshot::{Cluster, Endpoint, EndpointAddress, LoadBalancing};
+use tidegate_snapshot::{Cluster, Endpoint, EndpointAddress};
 
 use super::dns::DnsDiscovery;
 use super::endpoint_set::EndpointSet;
-use super::host::{ClusterTotals, Departed, HostRecord, HostState};
+use super::host::{ClusterTotals, HostCounters, HostRecord, HostState};
 use super::registry::Identities;
 use super::status::{ClusterStatus, EndpointStatus};
 use super::{HostId, PickedHost};
-use crate::telemetry::Destination;
+use crate::telemetry::{Destination, Destinations};
 
 /// What survives Snapshots of one cluster, keyed by its name.
 #[derive(Debug)]
@@ -20,9 +19,10 @@ pub(super) struct ClusterRuntime {
     identities: Arc<Identities>,
     /// Whose turn it is under round robin.
     cursor: AtomicUsize,
-    departed: Arc<Departed>,
-    /// Hosts by address while anyone holds them. Touched by the control plane only.
-    records: Mutex<AHashMap<EndpointAddress, Weak<HostRecord>>>,
+    /// Sums of the hosts that are gone.
+    departed: Mutex<ClusterTotals>,
+    /// Sorted by address; hosts that nobody holds any more are forgotten later. Touched by the control plane only.
+    records: Mutex<Vec<(EndpointAddress, Weak<HostRecord>)>>,
     /// The latest static set and the latest DNS discovery, to be taken over by the next Snapshot if they are the same.
     latest: Mutex<Latest>,
 }
@@ -40,7 +40,7 @@ impl ClusterRuntime {
             identities,
             // Gateways that start together should not all begin with the same host.
             cursor: AtomicUsize::new(fastrand::usize(..)),
-            departed: Arc::default(),
+            departed: Mutex::default(),
             records: Mutex::default(),
             latest: Mutex::default(),
         }
@@ -50,29 +50,47 @@ impl ClusterRuntime {
         &self.latest
     }
 
-    /// The counters of `address`: those that exist, or new ones.
-    pub(super) fn record(&self, address: &EndpointAddress) -> Arc<HostRecord> {
+    /// The counters of each address: those that exist, or new ones.
+    pub(super) fn records(self: &Arc<Self>, addresses: &[&EndpointAddress]) -> Vec<Arc<HostRecord>> {
         let mut records = self.records.lock();
-        if let Some(record) = records.get(address).and_then(Weak::upgrade) {
-            return record;
-        }
-        let record = Arc::new(HostRecord::new(HostId(self.identities.next()), self.departed.clone()));
-        records.insert(address.clone(), Arc::downgrade(&record));
-        record
+        records.retain(|(_, record)| record.strong_count() > 0);
+        // Most clusters are small and stay as they are: no room for growth.
+        let known = records.len();
+        records.reserve_exact(addresses.len().saturating_sub(known));
+        addresses
+            .iter()
+            .map(|address| {
+                let at = records.binary_search_by(|(other, _)| other.cmp(address));
+                if let Some(record) = at.ok().and_then(|at| records[at].1.upgrade()) {
+                    return record;
+                }
+                let record = Arc::new(HostRecord {
+                    id: HostId(self.identities.next()),
+                    address: (*address).clone(),
+                    counters: HostCounters::default(),
+                    runtime: self.clone(),
+                });
+                let weak = Arc::downgrade(&record);
+                match at {
+                    Ok(at) => records[at].1 = weak,
+                    Err(at) => records.insert(at, ((*address).clone(), weak)),
+                }
+                record
+            })
+            .collect()
     }
 
-    /// Forgets addresses that are gone. Called before a set is made, so that the map stays about as small as the cluster.
-    pub(super) fn sweep(&self) {
-        self.records.lock().retain(|_, record| record.strong_count() > 0);
+    /// Takes the counts of a host that is gone.
+    pub(super) fn host_left(&self, counters: &HostCounters) {
+        self.departed.lock().add(counters);
     }
 
     /// The set for `endpoints`, which is the latest one if nothing changed.
     pub(super) fn static_set(
-        &self,
+        self: &Arc<Self>,
         endpoints: &[Endpoint],
-        destination: &Arc<Destination>,
-        load_balancing: LoadBalancing,
-        destinations: &crate::telemetry::Destinations,
+        cluster: &Cluster,
+        destinations: &Destinations,
     ) -> Arc<EndpointSet> {
         let mut sorted: Vec<&Endpoint> = endpoints.iter().collect();
         // The compiler sorts them; that no address comes twice is this crate's own need.
@@ -80,26 +98,26 @@ impl ClusterRuntime {
         sorted.dedup_by(|a, b| a.address == b.address);
         let mut latest = self.latest.lock();
         if let Some(set) = latest.set.upgrade()
-            && set.describes(&sorted, destination, load_balancing)
+            && set.describes(&sorted, &cluster.service, cluster.load_balancing)
         {
             return set;
         }
-        self.sweep();
+        let addresses: Vec<_> = sorted.iter().map(|endpoint| &endpoint.address).collect();
         let hosts = sorted
-            .into_iter()
-            .map(|endpoint| {
+            .iter()
+            .zip(self.records(&addresses))
+            .map(|(endpoint, record)| {
                 Arc::new(HostState {
-                    address: endpoint.address.clone(),
                     hostname: None,
                     weight: endpoint.weight.max(1),
                     health: endpoint.health,
                     locality: endpoint.locality.clone(),
-                    destination: destinations.intern(destination.service(), &endpoint.workload),
-                    record: self.record(&endpoint.address),
+                    destination: destinations.intern(&cluster.service, &endpoint.workload),
+                    record,
                 })
             })
             .collect();
-        let set = Arc::new(EndpointSet::new(hosts, load_balancing));
+        let set = Arc::new(EndpointSet::new(hosts, cluster.load_balancing));
         latest.set = Arc::downgrade(&set);
         set
     }
@@ -195,8 +213,8 @@ impl ClusterHandle {
     /// The cluster's counts so far, hosts that left included.
     pub(crate) fn totals(&self) -> ClusterTotals {
         // Held while the departed are read, so that none is counted twice.
-        let records: Vec<_> = self.runtime.records.lock().values().filter_map(Weak::upgrade).collect();
-        let mut totals = self.runtime.departed.totals();
+        let records: Vec<_> = self.runtime.records.lock().iter().filter_map(|(_, it)| it.upgrade()).collect();
+        let mut totals = *self.runtime.departed.lock();
         records.iter().for_each(|record| totals.add(&record.counters));
         totals
     }

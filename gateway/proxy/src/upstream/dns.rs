@@ -267,18 +267,19 @@ impl State {
         // Stable: of two names with one address the first has it.
         found.sort_by(|a, b| a.0.cmp(&b.0));
         found.dedup_by(|a, b| a.0 == b.0);
-        self.runtime.sweep();
+        let addresses: Vec<_> = found.iter().map(|(address, _)| address).collect();
+        let records = self.runtime.records(&addresses);
         let hosts = found
-            .into_iter()
-            .map(|(address, target)| {
+            .iter()
+            .zip(records)
+            .map(|((_, target), record)| {
                 Arc::new(HostState {
-                    record: self.runtime.record(&address),
-                    address,
                     hostname: Some(target.hostname.clone()),
                     weight: target.spec.weight.max(1),
                     health: Health::Healthy,
                     locality: target.spec.locality.clone(),
                     destination: target.destination.clone(),
+                    record,
                 })
             })
             .collect();

@@ -1,10 +1,9 @@
 use std::sync::Arc;
 
-use tidegate_snapshot::{Endpoint, Health, LoadBalancing};
+use tidegate_snapshot::{DestinationService, Endpoint, Health, LoadBalancing};
 
 use super::HostState;
 use super::balance::Balancer;
-use crate::telemetry::Destination;
 
 /// The endpoints of a cluster at one moment, ready to be chosen from. Never changed after it was built.
 #[derive(Debug)]
@@ -30,22 +29,21 @@ impl EndpointSet {
         &self.balancer
     }
 
-    /// Whether a set made of `endpoints` (sorted, each address once) would be this one.
+    /// Whether a set made of `endpoints` (sorted, each address once) of `service` would be this one.
     pub(super) fn describes(
         &self,
         endpoints: &[&Endpoint],
-        service: &Destination,
+        service: &DestinationService,
         load_balancing: LoadBalancing,
     ) -> bool {
         self.balancer.policy() == load_balancing
             && self.hosts.len() == endpoints.len()
             && self.hosts.iter().zip(endpoints).all(|(host, endpoint)| {
-                host.address == endpoint.address
+                *host.address() == endpoint.address
                     && host.weight == endpoint.weight.max(1)
                     && host.health == endpoint.health
                     && host.locality == endpoint.locality
-                    && host.destination.workload() == &endpoint.workload
-                    && host.destination.service() == service.service()
+                    && host.destination.is(service, &endpoint.workload)
             })
     }
 

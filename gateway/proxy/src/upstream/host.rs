@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use tidegate_snapshot::{EndpointAddress, Health, Locality};
 
+use super::cluster::ClusterRuntime;
 use crate::telemetry::Destination;
 
 /// Identity of an address within its cluster for as long as its counters live. Never used twice by one registry.
@@ -41,16 +42,6 @@ pub(crate) struct ClusterTotals {
     pub(crate) cx_connect_fail: u64,
 }
 
-/// Sums of the hosts that are gone.
-#[derive(Debug, Default)]
-pub(super) struct Departed(parking_lot::Mutex<ClusterTotals>);
-
-impl Departed {
-    pub(super) fn totals(&self) -> ClusterTotals {
-        *self.0.lock()
-    }
-}
-
 impl ClusterTotals {
     pub(super) fn add(&mut self, counters: &HostCounters) {
         self.rq_active += u64::from(counters.rq_active.load(Relaxed));
@@ -68,27 +59,21 @@ impl ClusterTotals {
 #[derive(Debug)]
 pub(super) struct HostRecord {
     pub(super) id: HostId,
+    pub(super) address: EndpointAddress,
     pub(super) counters: HostCounters,
-    departed: Arc<Departed>,
-}
-
-impl HostRecord {
-    pub(super) fn new(id: HostId, departed: Arc<Departed>) -> Self {
-        Self { id, counters: HostCounters::default(), departed }
-    }
+    pub(super) runtime: Arc<ClusterRuntime>,
 }
 
 /// A host that goes leaves its counts with its cluster, so that the cluster's sums never fall.
 impl Drop for HostRecord {
     fn drop(&mut self) {
-        self.departed.0.lock().add(&self.counters);
+        self.runtime.host_left(&self.counters);
     }
 }
 
 /// One endpoint as one endpoint set describes it, over counters that outlive the set.
 #[derive(Debug)]
 pub(crate) struct HostState {
-    pub(super) address: EndpointAddress,
     /// The DNS name that gave the address.
     pub(super) hostname: Option<Arc<str>>,
     pub(super) weight: u32,
@@ -104,7 +89,7 @@ impl HostState {
     }
 
     pub(crate) fn address(&self) -> &EndpointAddress {
-        &self.address
+        &self.record.address
     }
 
     /// What metrics call this destination.

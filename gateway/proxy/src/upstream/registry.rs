@@ -80,12 +80,9 @@ impl ClusterRegistry {
     fn handle(&self, cluster: &Arc<Cluster>, runtime: Arc<ClusterRuntime>) -> ClusterHandle {
         let destination = self.destinations.intern(&cluster.service, &Default::default());
         let endpoints = match &cluster.discovery {
-            Discovery::Static(endpoints) => Endpoints::Pinned(runtime.static_set(
-                endpoints,
-                &destination,
-                cluster.load_balancing,
-                &self.destinations,
-            )),
+            Discovery::Static(endpoints) => {
+                Endpoints::Pinned(runtime.static_set(endpoints, cluster, &self.destinations))
+            }
             Discovery::Dns(targets) => Endpoints::Live(DnsDiscovery::take_over(
                 &runtime,
                 cluster,
@@ -215,7 +212,7 @@ mod tests {
     fn picking_from_many_threads_while_snapshots_change_loses_no_count() {
         let registry = registry();
         let make = |generation: u16| {
-            let ports: Vec<u16> = (1..=8).filter(|port| *port == 1 || (port + generation) % 3 != 0).collect();
+            let ports: Vec<u16> = (1..=8).filter(|port| *port == 1 || !(port + generation).is_multiple_of(3)).collect();
             registry.prepare(&snapshot(vec![static_cluster("a", &ports)])).remove(0)
         };
         let keep = make(0);

@@ -52,7 +52,7 @@ impl EndpointStatus {
     pub(super) fn new(host: &HostState) -> Self {
         let counters = &host.record.counters;
         Self {
-            address: host.address.clone(),
+            address: host.address().clone(),
             hostname: host.hostname.clone(),
             health: host.health,
             weight: host.weight,
