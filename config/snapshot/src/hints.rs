@@ -8,6 +8,11 @@ const LIKENESS: f64 = 0.75;
 /// Hosts that are compared at most: hints are for people, and ten thousand hosts must not make them wait.
 const MAX_COMPARED: usize = 20_000;
 
+/// Gateways that one hint names.
+const MAX_GATEWAYS: usize = 3;
+/// Routes that almost matched, in hints.
+const MAX_ROUTES: usize = 2;
+
 /// Advice in the order of its worth; empty for a request that is served.
 pub(crate) fn hints(snapshot: &Snapshot, explanation: &Explanation) -> Vec<String> {
     let mut hints = Vec::new();
@@ -73,14 +78,27 @@ fn no_virtual_host(snapshot: &Snapshot, explanation: &Explanation, hints: &mut V
     if explanation.listener.is_none() {
         return;
     }
+    let gateways = explanation.listener.iter().flat_map(|listener| &listener.configured_at);
+    let mut gateways: Vec<_> = gateways.map(|place| format!("`{}`", place.object)).collect();
+    gateways.dedup();
+    gateways.truncate(MAX_GATEWAYS);
+    if !gateways.is_empty() {
+        hints.push(format!(
+            "no VirtualService brings routes for `{host}`: one must name that host, or a wildcard over it, and {} among \
+             its gateways; and the Gateway must admit the host",
+            gateways.join(" or ")
+        ));
+    }
     if let Some((_, domain, port)) = best {
         hints.push(format!("the most similar host is `{domain}` (port {port})"));
     }
 }
 
-/// A route that only one thing other than the path kept away, which is what one most often overlooks.
+/// Routes that something other than the path kept away, which is what one most often overlooks.
 fn nearest_route(explanation: &Explanation, hints: &mut Vec<String>) {
-    let Some(route) = explanation.tried.iter().find(|tried| !tried.reason.starts_with("path ")) else { return };
-    let name = if route.name.is_empty() { format!("#{}", route.index + 1) } else { format!("`{}`", route.name) };
-    hints.push(format!("route {name} fits by its path; but {}", route.reason));
+    let near = explanation.tried.iter().filter(|tried| !tried.reason.starts_with("path "));
+    for route in near.take(MAX_ROUTES) {
+        let name = if route.name.is_empty() { format!("#{}", route.index + 1) } else { format!("`{}`", route.name) };
+        hints.push(format!("route {name} fits by its path, but {}", route.reason));
+    }
 }

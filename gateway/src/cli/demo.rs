@@ -31,7 +31,7 @@ Files that you have edited are never overwritten; delete one to get the original
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DemoArgs {
     /// Folder for the configuration.
-    #[arg(long, value_name = "DIR", default_value = "./demo")]
+    #[arg(long, value_name = "DIR", default_value = "demo")]
     dir: PathBuf,
     /// Port of the gateway.
     #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1024..))]
@@ -152,24 +152,16 @@ impl Banner<'_> {
             Some(admin) => format!(" --admin {admin}"),
             None => format!(" --config {folder}"),
         };
-        let mut table = Table::default();
-        table.row([
-            paint.label("try"),
-            format!("curl {url}/reviews/0 -H 'end-user: jason'"),
-            paint.faint("jason gets v2"),
-        ]);
-        table.row([
-            paint.label("why"),
-            format!("{program} explain GET {url}/reviews/0 -H 'end-user: jason'{explain}"),
-            String::new(),
-        ]);
-        table.row([
-            paint.label("edit"),
-            format!("{folder}/virtual-service.yaml"),
-            paint.faint("change weights, save, reload the page"),
-        ]);
+        let lines = [
+            ("try ", format!("curl {url}/reviews/0 -H 'end-user: jason'"), "(jason gets version 2)"),
+            ("why ", format!("{program} explain GET {url}/reviews/0 -H 'end-user: jason'{explain}"), ""),
+            ("edit", format!("{folder}/virtual-service.yaml"), "(change the weights, save, reload the page)"),
+        ];
         out.push('\n');
-        out.push_str(&table.render("  "));
+        for (label, text, remark) in lines {
+            let remark = if remark.is_empty() { String::new() } else { format!("   {}", paint.faint(remark)) };
+            out.push_str(&format!("  {}   {text}{remark}\n", paint.label(label)));
+        }
         if !self.written.kept.is_empty() {
             let kept = self.written.kept.join(", ");
             out.push_str(&format!("\n  {} {kept}\n", paint.warning("kept as you edited them:")));

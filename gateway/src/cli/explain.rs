@@ -1,12 +1,14 @@
 //! `tidegate explain`: why a request goes where it goes.
 
+mod remarks;
+
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
-use tidegate_core::{Code, Diagnostic, Level};
+use tidegate_core::{Code, Diagnostic};
 use tidegate_snapshot::ExplainRequest;
 
 use super::Exit;
@@ -15,7 +17,10 @@ use super::arguments::{OutputFormat, ReadArgs};
 use super::inputs;
 use super::output::Console;
 use crate::control::{Offline, read_once};
-use crate::render::{ExplanationView, Texts, explanation, snippets};
+use crate::render::{ExplanationView, Texts, explanation, printable, snippets};
+
+/// Findings that are shown beside one explanation.
+const SHOWN_FINDINGS: usize = 5;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -94,20 +99,18 @@ pub(crate) fn run(args: &ExplainArgs, console: Console) -> anyhow::Result<Exit> 
         target.authority = String::from_utf8_lossy(host.as_bytes()).into_owned();
     }
     let method = method.to_ascii_uppercase();
-    let value = if args.config.is_empty() {
+    let answer = if args.config.is_empty() {
         ask(args, &method, url, console)?
     } else {
-        match offline(args, &method, &target, &headers, console)? {
-            Some(value) => value,
-            None => return Ok(Exit::Data),
-        }
+        offline(args, &method, &target, &headers, console)?
     };
+    let Some(answer) = answer else { return Ok(Exit::Data) };
     match args.output {
-        OutputFormat::Json => console.print_json(&value)?,
-        OutputFormat::Yaml => console.print_yaml(&value)?,
+        OutputFormat::Json => console.print_json(&answer.explanation)?,
+        OutputFormat::Yaml => console.print_yaml(&answer.explanation)?,
         OutputFormat::Table => {
             let view: ExplanationView =
-                serde_json::from_value(value).context("the gateway's answer is not an explanation")?;
+                serde_json::from_value(answer.explanation).context("the gateway's answer is not an explanation")?;
             let headers: Vec<_> = headers
                 .iter()
                 .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
@@ -115,16 +118,25 @@ pub(crate) fn run(args: &ExplainArgs, console: Console) -> anyhow::Result<Exit> 
             console.print(&explanation(&view, target.scheme, &headers, console.paint()))?;
         }
     }
+    if !answer.remarks.is_empty() {
+        console.remark(format_args!("\n{}", answer.remarks.trim_end_matches('\n')));
+    }
     Ok(Exit::Success)
 }
 
+/// An explanation, and what was found in the configuration that bears on it.
+struct Answer {
+    explanation: Value,
+    remarks: String,
+}
+
 /// Asks a running gateway, which reads the URL and the headers as this command does.
-fn ask(args: &ExplainArgs, method: &str, url: &str, console: Console) -> anyhow::Result<Value> {
+fn ask(args: &ExplainArgs, method: &str, url: &str, console: Console) -> anyhow::Result<Option<Answer>> {
     let mut query = vec![("method", method.to_owned()), ("url", url.to_owned())];
     query.extend(args.header.iter().map(|header| ("header", header.clone())));
     query.extend(args.port.map(|port| ("port", port.to_string())));
-    match admin_client::get(&args.admin, "/explain", &query) {
-        Ok(body) => serde_json::from_slice(&body).context("the gateway's answer is no JSON"),
+    let body = match admin_client::get(&args.admin, "/explain", &query) {
+        Ok(body) => body,
         Err(error) => {
             if matches!(error, admin_client::AskError::Unreachable { .. }) {
                 console.help(
@@ -132,9 +144,19 @@ fn ask(args: &ExplainArgs, method: &str, url: &str, console: Console) -> anyhow:
                      files with --config",
                 );
             }
-            Err(error.into())
+            return Err(error.into());
         }
-    }
+    };
+    let explanation: Value = serde_json::from_slice(&body).context("the gateway's answer is no JSON")?;
+    let remarks = match admin_client::get(&args.admin, "/config/status", &[]) {
+        Ok(status) => remarks::of_status(&status, &explanation),
+        // It only adds to what is known already.
+        Err(_) => Vec::new(),
+    };
+    let paint = console.error_paint();
+    let remarks =
+        remarks.iter().take(SHOWN_FINDINGS).map(|line| format!("{} {}\n", paint.warning("note:"), printable(line)));
+    Ok(Some(Answer { explanation, remarks: remarks.collect() }))
 }
 
 /// Reads and compiles files as `run` does, and explains on the result. None if there is nothing to compile; stderr says
@@ -145,10 +167,11 @@ fn offline(
     target: &Target,
     headers: &[(HeaderName, HeaderValue)],
     console: Console,
-) -> anyhow::Result<Option<Value>> {
+) -> anyhow::Result<Option<Answer>> {
     let Offline { snapshot, resources, diagnostics } = read_once(&args.config, &args.read.options());
-    report(&diagnostics, console);
     if resources.is_empty() && diagnostics.iter().any(|finding| finding.code == Code::ENVIRONMENT) {
+        let shown: Vec<_> = diagnostics.iter().take(SHOWN_FINDINGS).collect();
+        console.remark(show(&shown, console).trim_end_matches('\n'));
         return Ok(None);
     }
     let mut map = HeaderMap::new();
@@ -163,23 +186,17 @@ fn offline(
         headers: map,
         port: args.port.unwrap_or_else(|| snapshot.port_of_url(target.scheme, target.port)),
     });
-    Ok(Some(serde_json::to_value(&explanation)?))
+    let explanation = serde_json::to_value(&explanation)?;
+    let findings = remarks::of_files(&diagnostics, &resources, &explanation);
+    let mut remarks = show(&findings[..findings.len().min(SHOWN_FINDINGS)], console);
+    if let Some(more) = findings.len().checked_sub(SHOWN_FINDINGS).filter(|more| *more > 0) {
+        remarks.push_str(&format!("... and {more} more: `tidegate validate -x` lists everything\n"));
+    }
+    Ok(Some(Answer { explanation, remarks }))
 }
 
-/// Errors in the files explain most surprises, so they are shown.
-fn report(findings: &[Diagnostic], console: Console) {
-    const SHOWN: usize = 5;
-    let errors: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Error).collect();
-    if errors.is_empty() {
-        return;
-    }
-    let shown = &errors[..errors.len().min(SHOWN)];
-    let texts = inputs::texts(shown, Texts::new());
-    console.remark(snippets(shown, &texts, console.error_paint(), console.width()).trim_end_matches('\n'));
-    if errors.len() > SHOWN {
-        console.remark(format_args!("\n... and {} more errors", errors.len() - SHOWN));
-    }
-    console.remark("\nThe explanation is without what these errors reject; `tidegate validate -x` lists everything.\n");
+fn show(findings: &[&Diagnostic], console: Console) -> String {
+    snippets(findings, &inputs::texts(findings, Texts::new()), console.error_paint(), console.width())
 }
 
 fn parse_header(text: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {

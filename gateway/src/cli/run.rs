@@ -44,7 +44,7 @@ pub(crate) struct RunArgs {
     #[arg(value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "config")]
     port: u16,
     /// Print the YAML that --to stands for, and exit.
-    #[arg(long, requires = "to")]
+    #[arg(long, requires = "to", conflicts_with = "config")]
     print_config: bool,
     #[command(flatten)]
     read: ReadArgs,
@@ -237,7 +237,7 @@ mod tests {
         use clap::error::ErrorKind;
         assert_eq!(parse(&[]).err(), Some(ErrorKind::MissingRequiredArgument));
         assert_eq!(parse(&["--config=a", "--to=b:1"]).err(), Some(ErrorKind::ArgumentConflict));
-        assert_eq!(parse(&["--config=a", "--print-config"]).err(), Some(ErrorKind::MissingRequiredArgument));
+        assert_eq!(parse(&["--config=a", "--print-config"]).err(), Some(ErrorKind::ArgumentConflict));
         assert!(parse(&["--to=127.0.0.1:3000", "--port=9000"]).is_ok());
     }
 }

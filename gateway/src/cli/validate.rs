@@ -167,14 +167,14 @@ fn print_pretty(inputs: Inputs, diagnostics: &[&Diagnostic], console: Console) -
     } else {
         paint.good(if objects == 0 { "nothing to object to" } else { "valid" })
     };
-    let mut summary = format!("{verdict}: {} in {}", counted(objects, "object"), counted(files, "file"));
-    if objects > 0 && errors > 0 {
-        summary = format!("{verdict}: {} good", counted(objects, "object"));
-        if rejected > 0 {
-            summary.push_str(&format!(", {rejected} rejected"));
-        }
-        summary.push_str(&format!(", in {}", counted(files, "file")));
+    let mut summary = format!("{verdict}: {}", counted(objects, "object"));
+    if errors > 0 {
+        summary.push_str(" good");
     }
+    if rejected > 0 {
+        summary.push_str(&format!(", {rejected} rejected"));
+    }
+    summary.push_str(&format!(", in {}", counted(files, "file")));
     if warnings > 0 {
         summary.push_str(&format!(", {}", paint.warning(&counted(warnings, "warning"))));
     }

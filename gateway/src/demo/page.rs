@@ -195,7 +195,7 @@ fn mix(answered: &[String]) -> String {
         let count = answered.iter().filter(|answer| *answer == version).count();
         if count > 0 {
             let percent = (count * 100 + answered.len() / 2) / answered.len();
-            let label = if percent >= 14 { format!("{version} {percent}%") } else { String::new() };
+            let label = if percent >= 20 { format!("{version} {percent}%") } else { String::new() };
             let _ = write!(
                 bar,
                 "<span class=\"{version}\" style=\"flex:{count}\" title=\"{version}: {count} of {}\">{label}</span>",

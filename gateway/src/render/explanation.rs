@@ -288,12 +288,12 @@ fn write_outcome(out: &mut String, outcome: &Outcome, paint: Paint) {
 
 fn write_cluster(out: &mut String, cluster: &Cluster, paint: Paint) {
     let percent = format!("{:>5} %", (cluster.percent * 10.0).round() / 10.0);
-    let _ = write!(out, "{}  {}", paint.strong(&percent), paint.strong(&printable(&cluster.name)));
-    for place in &cluster.configured_at {
-        let _ = write!(out, "   {} {}", printable(&place.object), paint_origin(&place.origin, paint));
-    }
-    out.push('\n');
+    let _ = writeln!(out, "{}  {}", paint.strong(&percent), paint.strong(&printable(&cluster.name)));
     let mut table = Table::default();
+    for place in &cluster.configured_at {
+        let object = paint.faint(&printable(&place.object));
+        table.row([object, String::new(), String::new(), paint_origin(&place.origin, paint)]);
+    }
     if !cluster.found {
         let verdict = paint.error("503 NC: no such service, port or subset");
         table.row([verdict, String::new(), String::new(), String::new()]);
