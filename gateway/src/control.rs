@@ -17,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tidegate_admin::ObjectCount;
 use tidegate_compiler::{Compilation, CompileOptions, compile};
 use tidegate_core::{Code, Diagnostic, Kind, Level, Origin, ResourceKey};
 use tidegate_mesh_bridge::files::View;
@@ -36,6 +37,9 @@ pub(crate) trait Publish {
     /// Serves `snapshot` from now on. Findings are about the host: ports that could not be bound.
     fn publish(&self, snapshot: Arc<Snapshot>) -> Vec<Diagnostic>;
 
+    /// Whether everything that was published is in place by now: a port that was taken may have become free.
+    fn is_settled(&self) -> bool;
+
     /// Tells metrics how the last reload went.
     fn reloaded(&self, reload: &Reload);
 }
@@ -53,6 +57,22 @@ pub(crate) struct Reload {
     pub(crate) hash: String,
 }
 
+/// What there is to tell of the last look at the source.
+#[derive(Debug, Default)]
+struct Seen {
+    findings: Vec<Diagnostic>,
+    counts: Vec<ObjectCount>,
+    why_last_good: Option<String>,
+}
+
+impl Seen {
+    fn new(mut findings: Vec<Diagnostic>, resolution: &Resolution) -> Self {
+        findings.extend(resolution.diagnostics.iter().cloned());
+        let counts = status::counts(resolution);
+        Self { findings, counts, why_last_good: resolution.why_last_good.clone() }
+    }
+}
+
 /// The writer. It blocks, and belongs on a thread of its own.
 pub(crate) struct Control<P> {
     publisher: P,
@@ -65,6 +85,9 @@ pub(crate) struct Control<P> {
     /// Findings of the compiler and of the publisher about the set that serves.
     compile_findings: Vec<Diagnostic>,
     publish_findings: Vec<Diagnostic>,
+    /// Why what serves is not on disk.
+    state_error: Option<String>,
+    seen: Seen,
     log: FindingLog,
     status: StatusCell,
     state: Option<StateWriter>,
@@ -82,6 +105,8 @@ impl<P: Publish> Control<P> {
             generation: 0,
             compile_findings: Vec::new(),
             publish_findings: Vec::new(),
+            state_error: None,
+            seen: Seen::default(),
             log: FindingLog::default(),
             status,
             state,
@@ -123,7 +148,8 @@ impl<P: Publish> Control<P> {
         let resolution = self.ledger.resolve(view, saved, &self.parse_options);
         let findings = findings::of_view(view);
         if view.is_blank() && resolution.set.is_empty() && !self.is_serving() {
-            self.tell(&resolution, findings, false, started);
+            self.seen = Seen::new(findings, &resolution);
+            self.tell(false, started);
             return;
         }
         self.update(&resolution, findings, started);
@@ -156,7 +182,19 @@ impl<P: Publish> Control<P> {
                 Err(finding) => self.compile_findings = vec![finding],
             }
         }
-        self.tell(resolution, findings, self.generation > before, started);
+        self.seen = Seen::new(findings, resolution);
+        self.tell(self.generation > before, started);
+    }
+
+    /// Looks whether what could not be done at the last publication is done by now, or what was has been lost since.
+    pub(crate) fn check(&mut self) {
+        let bound = !self.publish_findings.is_empty() && self.publisher.is_settled();
+        if bound {
+            self.publish_findings.clear();
+        }
+        if bound || self.state_error != self.state.as_ref().and_then(StateWriter::error) {
+            self.tell(false, Instant::now());
+        }
     }
 
     /// Publishes a Snapshot unless it is the one that serves; whether it is another. One that differs only in the
@@ -188,27 +226,30 @@ impl<P: Publish> Control<P> {
     }
 
     /// Logs what is new and shows everything.
-    fn tell(&mut self, resolution: &Resolution, mut findings: Vec<Diagnostic>, published: bool, started: Instant) {
-        findings.extend(resolution.diagnostics.iter().cloned());
+    fn tell(&mut self, published: bool, started: Instant) {
+        let mut findings = self.seen.findings.clone();
         findings.extend(self.compile_findings.iter().cloned());
         findings.extend(self.publish_findings.iter().cloned());
-        if let Some(error) = self.state.as_ref().and_then(StateWriter::error) {
+        self.state_error = self.state.as_ref().and_then(StateWriter::error);
+        if let Some(error) = &self.state_error {
             let message = format!("the last good configuration cannot be kept on disk: {error}");
-            findings.push(Diagnostic::warning(Code::ENVIRONMENT, Origin::default(), message));
+            let finding = Diagnostic::warning(Code::ENVIRONMENT, Origin::new("--state-dir", 0, 0), message)
+                .help("give it a folder that can be written, or switch it off with --state-dir none");
+            findings.push(finding);
         }
         let findings = findings::sorted(findings);
         self.log.log(&findings);
-        let success = findings.iter().all(|finding| finding.level < Level::Error) && resolution.last_good.is_empty();
+        let is_bad = findings.iter().any(|finding| finding.level == Level::Error);
         let reload = Reload {
             at: SystemTime::now(),
-            success,
+            success: !is_bad && self.seen.why_last_good.is_none(),
             published,
             took: started.elapsed(),
             generation: self.generation,
             hash: self.hash(),
         };
         self.publisher.reloaded(&reload);
-        self.status.update(&reload, resolution, findings);
+        self.status.update(&reload, &self.seen, findings);
     }
 }
 

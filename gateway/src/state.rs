@@ -10,6 +10,8 @@
 
 mod file;
 mod location;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(crate) use file::Saved;

@@ -7,8 +7,8 @@ use arc_swap::ArcSwap;
 use tidegate_admin::{ConfigStatus, ObjectCount, ReloadStatus};
 use tidegate_core::{Diagnostic, Kind};
 
-use super::Reload;
 use super::ledger::Resolution;
+use super::{Reload, Seen};
 
 /// The status as the writer last left it. Cheap to clone and to read.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,7 @@ impl StatusCell {
         self.0.load_full()
     }
 
-    pub(super) fn update(&self, reload: &Reload, resolution: &Resolution, diagnostics: Vec<Diagnostic>) {
+    pub(super) fn update(&self, reload: &Reload, seen: &Seen, diagnostics: Vec<Diagnostic>) {
         let last = self.get();
         let published = if last.generation == reload.generation { last.published } else { Some(reload.at) };
         self.0.store(Arc::new(ConfigStatus {
@@ -35,15 +35,16 @@ impl StatusCell {
                 success: reload.success,
                 milliseconds: super::milliseconds(reload.took),
             }),
-            serving_last_good: resolution.why_last_good.clone(),
+            serving_last_good: seen.why_last_good.clone(),
             sources: last.sources.clone(),
-            objects: counts(resolution),
+            objects: seen.counts.clone(),
             diagnostics,
         }));
     }
 }
 
-fn counts(resolution: &Resolution) -> Vec<ObjectCount> {
+/// Objects by kind and standing.
+pub(super) fn counts(resolution: &Resolution) -> Vec<ObjectCount> {
     let mut counts: BTreeMap<Kind, ObjectCount> = BTreeMap::new();
     let mut count = |kind: Kind, add: fn(&mut ObjectCount)| {
         add(counts.entry(kind).or_insert_with(|| ObjectCount { kind: kind.to_string(), ..ObjectCount::default() }));

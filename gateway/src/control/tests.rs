@@ -28,6 +28,10 @@ impl Publish for Recorder {
         Vec::new()
     }
 
+    fn is_settled(&self) -> bool {
+        true
+    }
+
     fn reloaded(&self, _: &Reload) {}
 }
 

@@ -24,6 +24,8 @@ use crate::state::{Saved, StateFile, StateWriter};
 const PATIENCE: Duration = Duration::from_millis(400);
 /// How often it is looked at whether it stands still.
 const STEP: Duration = Duration::from_millis(50);
+/// How often it is looked at whether what failed outside works by now.
+const CHECK: Duration = Duration::from_secs(3);
 /// What threads get to end.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -175,12 +177,19 @@ fn follow(
             control.apply(&view, saved.take().as_ref());
             first.tell(control);
         }
-        let changed = runtime.block_on(async {
-            tokio::select! {
-                () = cancel.cancelled() => false,
-                changed = views.changed() => changed.is_ok(),
+        let changed = loop {
+            let outcome = runtime.block_on(async {
+                tokio::select! {
+                    () = cancel.cancelled() => None,
+                    outcome = timeout(CHECK, views.changed()) => Some(outcome),
+                }
+            });
+            match outcome {
+                Some(Err(_)) => control.check(),
+                Some(Ok(changed)) => break changed.is_ok(),
+                None => break false,
             }
-        });
+        };
         if !changed {
             if !cancel.is_cancelled() {
                 tracing::error!("nobody looks at the configuration any more; it stays as it is until a restart");
@@ -256,6 +265,10 @@ struct ToGateway {
 impl Publish for ToGateway {
     fn publish(&self, snapshot: Arc<Snapshot>) -> Vec<Diagnostic> {
         self.runtime.block_on(self.gateway.publish(snapshot))
+    }
+
+    fn is_settled(&self) -> bool {
+        self.gateway.listeners().iter().all(|listener| listener.error.is_none())
     }
 
     fn reloaded(&self, reload: &Reload) {
