@@ -51,6 +51,8 @@ impl Code {
     pub const LAST_GOOD_KEPT: Code = Code("TG0007");
     /// The host could not do what the configuration asks (bind a port, read a folder).
     pub const ENVIRONMENT: Code = Code("TG0008");
+    /// A service that routes name and that has no endpoints.
+    pub const NO_ENDPOINTS: Code = Code("TG0009");
     /// Referenced object not found.
     pub const REFERENCE_NOT_FOUND: Code = Code("IST0101");
     /// The object breaks its schema or a rule that Istio's webhook rejects.

@@ -60,7 +60,7 @@ message! {
         pub path_normalization: Option<ProxyPathNormalization> => "pathNormalization",
         pub default_http_retry_policy: Option<HttpRetry> => "defaultHttpRetryPolicy" [pending],
         pub default_inbound_http_retry_policy: Option<HttpRetry> => "defaultInboundHttpRetryPolicy" [pending],
-        pub default_traffic_policy: Option<DefaultTrafficPolicy> => "defaultTrafficPolicy" [pending],
+        pub default_traffic_policy: Option<DefaultTrafficPolicy> => "defaultTrafficPolicy",
         pub mesh_mtls: Option<TlsConfig> => "meshMTLS" [pending],
         pub tls_defaults: Option<TlsConfig> => "tlsDefaults" [pending],
         pub service_entry_visibility: Option<Untyped> => "serviceEntryVisibility" [pending],
@@ -118,7 +118,7 @@ message! {
     /// Blocks that fill a DestinationRule's absent ones.
     pub struct DefaultTrafficPolicy {
         pub connection_pool: Option<ConnectionPoolSettings> => "connectionPool",
-        pub outlier_detection: Option<OutlierDetection> => "outlierDetection",
+        pub outlier_detection: Option<OutlierDetection> => "outlierDetection" [pending],
     }
 
     /// Versions, curves and suites of TLS.

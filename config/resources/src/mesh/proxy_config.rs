@@ -19,7 +19,7 @@ message! {
         /// 15020 if zero.
         pub status_port: i32 => "statusPort" [pending],
         pub gateway_topology: Option<Topology> => "gatewayTopology",
-        pub proxy_headers: Option<ProxyHeaders> => "proxyHeaders" [pending],
+        pub proxy_headers: Option<ProxyHeaders> => "proxyHeaders",
         pub connection_settings: Option<ConnectionSettings> => "connectionSettings" [pending],
         pub hold_application_until_proxy_starts: Option<bool> => "holdApplicationUntilProxyStarts"
             [ignored "a gateway has no application beside it"],
@@ -70,16 +70,16 @@ message! {
 
     /// Which header fields the proxy writes.
     pub struct ProxyHeaders {
-        pub forwarded_client_cert: ForwardClientCertDetails => "forwardedClientCert",
-        pub set_current_client_cert_details: Option<SetCurrentClientCertDetails> => "setCurrentClientCertDetails",
-        pub request_id: Option<ProxyHeaderSwitch> => "requestId",
+        pub forwarded_client_cert: ForwardClientCertDetails => "forwardedClientCert" [pending],
+        pub set_current_client_cert_details: Option<SetCurrentClientCertDetails> => "setCurrentClientCertDetails" [pending],
+        pub request_id: Option<ProxyHeaderSwitch> => "requestId" [pending],
         pub server: Option<ServerHeader> => "server",
-        pub attempt_count: Option<ProxyHeaderSwitch> => "attemptCount",
-        pub envoy_debug_headers: Option<ProxyHeaderSwitch> => "envoyDebugHeaders",
-        pub metadata_exchange_headers: Option<MetadataExchangeHeaders> => "metadataExchangeHeaders",
-        pub preserve_http1_header_case: Option<bool> => "preserveHttp1HeaderCase",
-        pub x_forwarded_host: Option<ProxyHeaderSwitch> => "xForwardedHost",
-        pub x_forwarded_port: Option<ProxyHeaderSwitch> => "xForwardedPort",
+        pub attempt_count: Option<ProxyHeaderSwitch> => "attemptCount" [pending],
+        pub envoy_debug_headers: Option<ProxyHeaderSwitch> => "envoyDebugHeaders" [pending],
+        pub metadata_exchange_headers: Option<MetadataExchangeHeaders> => "metadataExchangeHeaders" [pending],
+        pub preserve_http1_header_case: Option<bool> => "preserveHttp1HeaderCase" [pending],
+        pub x_forwarded_host: Option<ProxyHeaderSwitch> => "xForwardedHost" [pending],
+        pub x_forwarded_port: Option<ProxyHeaderSwitch> => "xForwardedPort" [pending],
     }
 
     /// A header that can be switched: those on by default have `disabled`, those off by default `enabled`.

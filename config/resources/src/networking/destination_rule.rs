@@ -14,7 +14,7 @@ message! {
         pub subsets: Vec<Subset> => "subsets",
         /// `.`, `*` or namespaces; empty means the mesh's default.
         pub export_to: Vec<String> => "exportTo",
-        pub workload_selector: Option<MatchLabelsSelector> => "workloadSelector" [pending],
+        pub workload_selector: Option<MatchLabelsSelector> => "workloadSelector",
     }
 
     /// Workloads of the object's namespace, by labels (`istio.type.v1beta1.WorkloadSelector`).
@@ -28,7 +28,7 @@ message! {
         pub connection_pool: Option<ConnectionPoolSettings> => "connectionPool",
         pub outlier_detection: Option<OutlierDetection> => "outlierDetection" [pending],
         pub tls: Option<ClientTlsSettings> => "tls" [pending],
-        pub port_level_settings: Vec<PortTrafficPolicy> => "portLevelSettings" [pending],
+        pub port_level_settings: Vec<PortTrafficPolicy> => "portLevelSettings",
         pub tunnel: Option<TunnelSettings> => "tunnel" [pending],
         pub proxy_protocol: Option<ProxyProtocol> => "proxyProtocol" [pending],
         pub retry_budget: Option<RetryBudget> => "retryBudget" [pending],
@@ -39,8 +39,8 @@ message! {
         pub port: Option<PortSelector> => "port",
         pub load_balancer: Option<LoadBalancerSettings> => "loadBalancer",
         pub connection_pool: Option<ConnectionPoolSettings> => "connectionPool",
-        pub outlier_detection: Option<OutlierDetection> => "outlierDetection",
-        pub tls: Option<ClientTlsSettings> => "tls",
+        pub outlier_detection: Option<OutlierDetection> => "outlierDetection" [pending],
+        pub tls: Option<ClientTlsSettings> => "tls" [pending],
     }
 
     /// TCP inside HTTP CONNECT or POST.
