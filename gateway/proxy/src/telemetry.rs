@@ -25,6 +25,6 @@ pub(crate) use access_log::{AccessLogSink, AccessLogger, LogCounters};
 pub(crate) use destination::{Destination, Destinations};
 pub(crate) use facts::RequestFacts;
 pub(crate) use flags::ResponseFlags;
-pub(crate) use listener::{DownstreamGuard, ListenerMetrics, ParseError};
+pub(crate) use listener::{ListenerMetrics, ParseError};
 pub(crate) use metrics::{GrpcStatus, Metrics, RequestOutcome, RequestProtocol};
 pub use node::NodeInfo;

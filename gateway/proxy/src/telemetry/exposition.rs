@@ -13,7 +13,7 @@ pub(super) enum MetricType {
 }
 
 /// Begins a family of metrics.
-pub(super) fn family(out: &mut String, name: &str, kind: MetricType, help: &str) {
+pub(super) fn family(out: &mut dyn Write, name: &str, kind: MetricType, help: &str) {
     let kind = match kind {
         MetricType::Counter => "counter",
         MetricType::Gauge => "gauge",
@@ -23,7 +23,7 @@ pub(super) fn family(out: &mut String, name: &str, kind: MetricType, help: &str)
 }
 
 /// One sample. `labels` are rendered already: `a="1",b="2"`, or empty.
-pub(super) fn sample(out: &mut String, name: &str, labels: &str, value: impl Display) {
+pub(super) fn sample(out: &mut dyn Write, name: &str, labels: &str, value: impl Display) {
     if labels.is_empty() {
         push(out, format_args!("{name} {value}\n"));
     } else {
@@ -32,7 +32,7 @@ pub(super) fn sample(out: &mut String, name: &str, labels: &str, value: impl Dis
 }
 
 /// The samples of one histogram: buckets (cumulative), sum, count.
-pub(super) fn histogram(out: &mut String, name: &str, labels: &str, distribution: &Distribution) {
+pub(super) fn histogram(out: &mut dyn Write, name: &str, labels: &str, distribution: &Distribution) {
     let separator = if labels.is_empty() { "" } else { "," };
     let mut cumulative = 0;
     for (bound, count) in BOUNDS.iter().zip(&distribution.buckets) {
@@ -89,7 +89,7 @@ impl Display for Thousandths {
     }
 }
 
-/// Writing to a `String` does not fail.
-fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
+/// A sink that fails has lost its reader, who needs no more of it.
+fn push(out: &mut dyn Write, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }

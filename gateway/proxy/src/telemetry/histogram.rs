@@ -44,13 +44,6 @@ impl Distribution {
         self.sum = self.sum.saturating_add(histogram.sum.load(Relaxed));
     }
 
-    pub(super) fn merge(&mut self, other: &Distribution) {
-        for (sum, bucket) in self.buckets.iter_mut().zip(&other.buckets) {
-            *sum += bucket;
-        }
-        self.sum = self.sum.saturating_add(other.sum);
-    }
-
     pub(super) fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }

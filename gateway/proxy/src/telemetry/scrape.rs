@@ -1,18 +1,17 @@
 //! All metrics as one text.
 
+use std::fmt::Write;
 use std::fs;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tidegate_core::Phase;
 
 use super::Metrics;
 use super::exposition::{MetricType, family, histogram, labels, sample};
-use super::histogram::Distribution;
 use super::listener::ParseError;
-use super::series::SeriesTotals;
+use super::series::Series;
 use crate::upstream::ClusterHandle;
-use std::sync::Arc;
 
 use MetricType::{Counter, Gauge, Histogram};
 
@@ -21,7 +20,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 impl Metrics {
     /// Appends everything in Prometheus' text format: each family once with HELP and TYPE, samples sorted by labels,
     /// so that two scrapes differ in numbers only. `clusters` are those of the Snapshot that serves.
-    pub(crate) fn write_prometheus(&self, clusters: &[Arc<ClusterHandle>], out: &mut String) {
+    ///
+    /// A label set takes some 57 KB of text. A sink that passes text on in pieces keeps a scrape of thousands small.
+    pub(crate) fn write_prometheus(&self, clusters: &[Arc<ClusterHandle>], out: &mut dyn Write) {
         self.series.sweep(Instant::now());
         self.write_requests(out);
         self.write_config(out);
@@ -30,33 +31,33 @@ impl Metrics {
         write_clusters(clusters, out);
     }
 
-    fn write_requests(&self, out: &mut String) {
+    fn write_requests(&self, out: &mut dyn Write) {
         let series = self.series.collect(|key, names| self.labels(key, names));
         let name = "istio_requests_total";
         family(out, name, Counter, "Requests that the gateway has handled.");
-        for (labels, totals) in &series {
-            sample(out, name, labels, totals.duration.count());
+        for it in &series {
+            sample(out, name, &it.labels, it.sum(|series| &series.duration).count());
         }
-        let mut histograms = |name: &str, help: &str, select: fn(&SeriesTotals) -> &Distribution| {
+        let mut histograms = |name: &str, help: &str, select: fn(&Series) -> &super::histogram::Histogram| {
             family(out, name, Histogram, help);
-            for (labels, totals) in &series {
-                histogram(out, name, labels, select(totals));
+            for it in &series {
+                histogram(out, name, &it.labels, &it.sum(select));
             }
         };
         histograms(
             "istio_request_duration_milliseconds",
             "Time from the first byte of a request to the last byte of its response.",
-            |totals| &totals.duration,
+            |series| &series.duration,
         );
-        histograms("istio_request_bytes", "Size of requests, head and body.", |totals| &totals.request_bytes);
-        histograms("istio_response_bytes", "Size of responses, head and body.", |totals| &totals.response_bytes);
+        histograms("istio_request_bytes", "Size of requests, head and body.", |series| &series.request_bytes);
+        histograms("istio_response_bytes", "Size of responses, head and body.", |series| &series.response_bytes);
 
         one(out, "tidegate_metrics_series", Gauge, "Label sets that request metrics have.", self.series.len());
         let help = "Requests that are missing in the istio_ metrics because there are too many label sets.";
         one(out, "tidegate_metrics_overflow_total", Counter, help, self.series.overflow());
     }
 
-    fn write_config(&self, out: &mut String) {
+    fn write_config(&self, out: &mut dyn Write) {
         let reloads = *self.reloads.lock();
         if let Some(hash) = reloads.hash {
             family(out, "tidegate_config_info", Gauge, "The configuration that serves, by its content hash.");
@@ -76,7 +77,7 @@ impl Metrics {
         sample(out, name, &labels(&[("result", "success")]), reloads.successes);
     }
 
-    fn write_server(&self, out: &mut String) {
+    fn write_server(&self, out: &mut dyn Write) {
         family(out, "istio_build", Gauge, "Version of the component.");
         sample(out, "istio_build", &labels(&[("component", "proxy"), ("tag", VERSION)]), 1);
         family(out, "tidegate_build_info", Gauge, "Version of Tidegate.");
@@ -104,7 +105,7 @@ impl Metrics {
         one(out, "tidegate_access_log_dropped_total", Counter, help, self.log.dropped_so_far());
     }
 
-    fn write_listeners(&self, out: &mut String) {
+    fn write_listeners(&self, out: &mut dyn Write) {
         let listeners: Vec<_> = self.listeners.lock().values().filter_map(Weak::upgrade).collect();
         let listeners: Vec<_> =
             listeners.iter().map(|listener| (labels(&[("listener_address", &listener.name)]), listener)).collect();
@@ -148,7 +149,7 @@ impl Metrics {
 }
 
 /// Clusters that were used, as Envoy names their counters. Those that were not would be thousands of zeros.
-fn write_clusters(clusters: &[Arc<ClusterHandle>], out: &mut String) {
+fn write_clusters(clusters: &[Arc<ClusterHandle>], out: &mut dyn Write) {
     let mut used: Vec<_> = clusters
         .iter()
         .map(|cluster| (cluster, cluster.totals()))
@@ -177,7 +178,7 @@ fn write_clusters(clusters: &[Arc<ClusterHandle>], out: &mut String) {
     all("envoy_cluster_membership_healthy", Gauge, help, &|cluster, _| cluster.healthy_hosts() as u64);
 }
 
-fn one(out: &mut String, name: &str, kind: MetricType, help: &str, value: impl std::fmt::Display) {
+fn one(out: &mut dyn Write, name: &str, kind: MetricType, help: &str, value: impl std::fmt::Display) {
     family(out, name, kind, help);
     sample(out, name, "", value);
 }

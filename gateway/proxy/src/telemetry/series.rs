@@ -40,25 +40,19 @@ pub(super) struct Series {
     retired: AtomicBool,
 }
 
-/// The sums of one label set over all threads.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct SeriesTotals {
-    pub(super) duration: Distribution,
-    pub(super) request_bytes: Distribution,
-    pub(super) response_bytes: Distribution,
+/// One label set at the moment of a scrape.
+#[derive(Debug)]
+pub(super) struct Collected {
+    pub(super) labels: Box<str>,
+    shards: Vec<Arc<Series>>,
 }
 
-impl SeriesTotals {
-    fn add(&mut self, series: &Series) {
-        self.duration.add(&series.duration);
-        self.request_bytes.add(&series.request_bytes);
-        self.response_bytes.add(&series.response_bytes);
-    }
-
-    fn merge(&mut self, other: &SeriesTotals) {
-        self.duration.merge(&other.duration);
-        self.request_bytes.merge(&other.request_bytes);
-        self.response_bytes.merge(&other.response_bytes);
+impl Collected {
+    /// The sum of one of the histograms over all threads.
+    pub(super) fn sum(&self, histogram: fn(&Series) -> &Histogram) -> Distribution {
+        let mut sum = Distribution::default();
+        self.shards.iter().for_each(|series| sum.add(histogram(series)));
+        sum
     }
 }
 
@@ -161,28 +155,21 @@ impl SeriesTable {
         self.entries.lock().len()
     }
 
-    /// Label sets as `render` writes them with their sums, sorted by label set, each once.
-    pub(super) fn collect(
-        &self,
-        render: impl Fn(&SeriesKey, &DestinationNames) -> String,
-    ) -> Vec<(String, SeriesTotals)> {
+    /// Label sets as `render` writes them, sorted by label set, each once.
+    pub(super) fn collect(&self, render: impl Fn(&SeriesKey, &DestinationNames) -> String) -> Vec<Collected> {
         // Counting goes on and only new series wait, so no more than pointers is copied under the lock.
         let copy = |(key, entry): (&SeriesKey, &Entry)| (*key, entry.names.clone(), entry.shards.clone());
         let entries: Vec<_> = self.entries.lock().iter().map(copy).collect();
-        let mut all: Vec<(String, SeriesTotals)> = entries
+        let mut all: Vec<Collected> = entries
             .into_iter()
-            .map(|(key, names, shards)| {
-                let mut totals = SeriesTotals::default();
-                shards.iter().for_each(|series| totals.add(series));
-                (render(&key, &names), totals)
-            })
+            .map(|(key, names, shards)| Collected { labels: render(&key, &names).into(), shards })
             .collect();
-        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all.sort_by(|a, b| a.labels.cmp(&b.labels));
         // A destination that left and came back has two entries with the same labels.
         all.dedup_by(|later, earlier| {
-            let same = later.0 == earlier.0;
+            let same = later.labels == earlier.labels;
             if same {
-                earlier.1.merge(&later.1);
+                earlier.shards.append(&mut later.shards);
             }
             same
         });
@@ -227,7 +214,7 @@ mod tests {
 
     fn counts(table: &SeriesTable) -> Vec<(String, u64)> {
         let all = table.collect(|key, names| format!("{} {}", names.service().name, key.code));
-        all.into_iter().map(|(labels, totals)| (labels, totals.duration.count())).collect()
+        all.into_iter().map(|it| (it.labels.to_string(), it.sum(|series| &series.duration).count())).collect()
     }
 
     #[test]
