@@ -7,12 +7,12 @@ mod root;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tidegate_core::{Code, Diagnostic, Kind, Origin, Position, ResourceKey};
+use tidegate_core::{Code, Diagnostic, Kind, Level, Origin, Position, ResourceKey};
 
 use self::kinds::Lookup;
 use crate::node::{Node, Value, shorten};
 use crate::object::Object;
-use crate::yaml;
+use crate::yaml::{self, Lines};
 
 pub use self::mesh::parse_mesh_config;
 
@@ -81,7 +81,7 @@ pub fn parse(file: &str, text: &str, options: &ParseOptions) -> Parsed {
     for mut chunk in yaml::chunks(text) {
         chunk.lines_before = chunk.lines_before.saturating_add(options.lines_before);
         let lines = Lines::new(chunk);
-        for document in yaml::documents(chunk) {
+        for document in yaml::documents(&lines) {
             match document {
                 Ok(document) => context.document(&lines, &document.root, &document.problems),
                 Err(problem) => context.syntax_error(&problem),
@@ -160,8 +160,7 @@ impl Context<'_> {
         let text = |name: &str| root.get(name).and_then(Node::as_str).filter(|text| !text.is_empty());
         let Some(kind) = text("kind").or(list.map(|(_, kind)| kind).filter(|kind| !kind.is_empty())) else {
             self.report_problems(problems, None);
-            let help = "a resource has apiVersion, kind and metadata";
-            self.error(root.position, "this document has no `kind`: it is no resource".into(), Some(help.into()));
+            self.no_kind(root);
             return;
         };
         let api_version = text("apiVersion").or(list.map(|(api_version, _)| api_version)).unwrap_or("");
@@ -211,6 +210,18 @@ impl Context<'_> {
         }
     }
 
+    /// Reports a mapping without `kind`: an error if something else of a resource is there, a warning if it is some other
+    /// YAML that happens to lie in the folder, such as values of a chart.
+    fn no_kind(&mut self, root: &Node) {
+        let looks_like_a_resource = ["apiVersion", "metadata", "spec"].iter().any(|key| root.get(key).is_some());
+        let level = if looks_like_a_resource { Level::Error } else { Level::Warning };
+        let message = "this document has no `kind`: it is no resource";
+        self.parsed.diagnostics.push(
+            Diagnostic::new(Code::SYNTAX, level, self.origin(root.position), message)
+                .help("a resource has apiVersion, kind and metadata"),
+        );
+    }
+
     fn object(
         &mut self,
         lines: &Lines<'_>,
@@ -231,7 +242,7 @@ impl Context<'_> {
             api_version: self.share(api_version),
             metadata: decoded.metadata,
             spans: decoded.spans,
-            source: lines.source(root, kind, is_element).into(),
+            source: source(lines, root, kind, is_element).into(),
             key,
             spec,
         };
@@ -288,43 +299,14 @@ impl Context<'_> {
     }
 }
 
-/// A chunk with the places where its lines begin.
-struct Lines<'t> {
-    chunk: yaml::Chunk<'t>,
-    starts: Vec<usize>,
-}
-
-impl<'t> Lines<'t> {
-    fn new(chunk: yaml::Chunk<'t>) -> Self {
-        let starts = std::iter::once(0).chain(chunk.text.match_indices('\n').map(|(index, _)| index + 1)).collect();
-        Self { chunk, starts }
+/// The lines of an object: to the end of the chunk, or of its last value if it is an element of a list.
+fn source<'t>(lines: &Lines<'t>, root: &Node, kind: Kind, is_element: bool) -> &'t str {
+    if kind == Kind::Secret {
+        return "";
     }
-
-    /// Where a line of the file begins in the chunk, at most the chunk's end.
-    fn start(&self, line: u32) -> usize {
-        let index = line.saturating_sub(self.chunk.lines_before + 1) as usize;
-        self.starts.get(index).copied().unwrap_or(self.chunk.text.len())
-    }
-
-    /// A line of the file, without its end; empty if it is not in the chunk.
-    fn line(&self, line: u32) -> &'t str {
-        let text = &self.chunk.text[self.start(line)..self.start(line.saturating_add(1))];
-        text.strip_suffix('\n').unwrap_or(text)
-    }
-
-    /// The lines of an object: to the end of the chunk, or of its last value if it is an element of a list.
-    fn source(&self, root: &Node, kind: Kind, is_element: bool) -> &'t str {
-        if kind == Kind::Secret {
-            return "";
-        }
-        let start = self.start(root.position.line);
-        let end = match is_element {
-            true => self.start(last_position(root).line.saturating_add(1)),
-            false => self.chunk.text.len(),
-        };
-        let text = self.chunk.text[start..end.max(start)].trim_end();
-        if text.len() > MAX_SOURCE_BYTES { "" } else { text }
-    }
+    let end = if is_element { last_position(root).line.saturating_add(1) } else { u32::MAX };
+    let text = lines.range(root.position.line, end).trim_end();
+    if text.len() > MAX_SOURCE_BYTES { "" } else { text }
 }
 
 /// Where the last value of a tree starts.

@@ -69,6 +69,12 @@ fn syntax(pattern: &str, why: impl Into<String>) -> Re2Error {
     Re2Error::Syntax { pattern: crate::node::shorten(pattern).into_owned(), why: why.into() }
 }
 
+/// Names that may stand between `[:` and `:]`.
+const POSIX_CLASSES: &[&str] = &[
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
+    "xdigit",
+];
+
 struct Translator<'p> {
     input: Peekable<Chars<'p>>,
     output: String,
@@ -314,6 +320,9 @@ impl Translator<'_> {
                 let rest: String = self.input.clone().take(16).collect();
                 if let Some(name) = rest.strip_prefix(':').and_then(|rest| rest.split_once(":]")).map(|(name, _)| name)
                 {
+                    if !POSIX_CLASSES.contains(&name.trim_start_matches('^')) {
+                        return Err(format!("`[:{name}:]` is no class"));
+                    }
                     self.output.push_str(&format!("[:{name}:]"));
                     self.input.by_ref().take(name.chars().count() + 3).for_each(drop);
                     return Ok(false);

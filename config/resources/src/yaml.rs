@@ -6,9 +6,10 @@
 //! `0b11`, `017` and `1_000` are numbers; timestamps are texts.
 
 mod reader;
+mod repair;
 mod scalar;
 mod stream;
 
 pub(crate) use reader::{Problem, documents};
 pub(crate) use scalar::{float, integer};
-pub(crate) use stream::{Chunk, chunks};
+pub(crate) use stream::{Lines, chunks};

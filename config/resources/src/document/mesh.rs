@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tidegate_core::{Code, Diagnostic, Kind, Origin, Position, ResourceKey};
 
-use super::{Lines, MAX_FILE_BYTES, too_large};
+use super::{MAX_FILE_BYTES, too_large};
 use crate::decode::{Decode, Decoder};
 use crate::mesh::MeshConfig;
 use crate::node::{Entry, Node, Value};
 use crate::object::{Metadata, Object, Spec};
-use crate::yaml;
+use crate::yaml::{self, Lines};
 
 /// Name of the ConfigMap and of the key in it that hold the mesh's settings (Istio, `mesh.IstioMeshConfig`).
 const CONFIG_MAP: &str = "istio";
@@ -78,7 +78,7 @@ fn read(
         diagnostic.help = problem.help.clone();
         diagnostic
     };
-    for document in yaml::chunks(text).flat_map(yaml::documents) {
+    for document in yaml::chunks(text).flat_map(|chunk| yaml::documents(&Lines::new(chunk))) {
         match document {
             Ok(document) => {
                 diagnostics.extend(document.problems.iter().map(|problem| report(Code::SCHEMA, problem)));

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 use tidegate_core::Position;
 
-use super::Chunk;
+use super::Lines;
+use super::repair::Repair;
 use super::scalar::resolve;
 use crate::node::{Entry, Node, Value, shorten};
 
@@ -43,22 +44,37 @@ pub(crate) struct Document {
 }
 
 /// Reads the documents of a chunk: one, unless `...` lines divide it. Ends after the first syntax error.
-pub(crate) fn documents(chunk: Chunk<'_>) -> impl Iterator<Item = Result<Document, Problem>> + '_ {
-    let mut reader = Reader::new(chunk);
-    let mut ended = false;
-    std::iter::from_fn(move || {
-        if ended {
-            return None;
-        }
-        let next = reader.next_document();
-        ended = !matches!(next, Some(Ok(_)));
-        next
-    })
+pub(crate) fn documents(lines: &Lines<'_>) -> Vec<Result<Document, Problem>> {
+    let mut repair = Repair::default();
+    let (mut found, mut error) = read(lines, lines.chunk.text, &repair);
+    let mut repaired: Option<String> = None;
+    while let Some(cause) = &error {
+        let Some(text) = repair.apply(repaired.as_deref().unwrap_or(lines.chunk.text), cause) else { break };
+        (found, error) = read(lines, &text, &repair);
+        repaired = Some(text);
+    }
+    found
 }
 
-struct Reader<'t> {
+/// Reads `text`, which is the chunk's or a repaired form of it. Gives the syntax error, if that is what ended it, too.
+fn read(lines: &Lines<'_>, text: &str, repair: &Repair) -> (Vec<Result<Document, Problem>>, Option<ScanError>) {
+    let mut reader = Reader::new(lines, text, repair);
+    let mut found = Vec::new();
+    while let Some(document) = reader.next_document() {
+        let is_end = document.is_err();
+        found.push(document);
+        if is_end {
+            break;
+        }
+    }
+    (found, reader.error)
+}
+
+struct Reader<'t, 'l> {
     parser: Parser<'t, StrInput<'t>>,
-    lines_before: u32,
+    lines: &'l Lines<'l>,
+    repair: &'l Repair,
+    error: Option<ScanError>,
     open: Vec<Open>,
     anchors: HashMap<usize, (Node, usize)>,
     nodes: usize,
@@ -79,11 +95,13 @@ enum Content {
     Mapping { entries: Vec<Entry>, key: Option<(Box<str>, Position, bool)>, merged: Vec<Node> },
 }
 
-impl<'t> Reader<'t> {
-    fn new(chunk: Chunk<'t>) -> Self {
+impl<'t, 'l> Reader<'t, 'l> {
+    fn new(lines: &'l Lines<'l>, text: &'t str, repair: &'l Repair) -> Self {
         Self {
-            parser: Parser::new_from_str(chunk.text),
-            lines_before: chunk.lines_before,
+            parser: Parser::new_from_str(text),
+            lines,
+            repair,
+            error: None,
             open: Vec::new(),
             anchors: HashMap::new(),
             nodes: 0,
@@ -93,14 +111,17 @@ impl<'t> Reader<'t> {
     }
 
     fn next_document(&mut self) -> Option<Result<Document, Problem>> {
+        // The budgets are the chunk's.
         self.anchors.clear();
-        self.problems.clear();
-        (self.nodes, self.aliased) = (0, 0);
         let mut root = None;
         loop {
             let (event, span) = match self.parser.next_event()? {
                 Ok(next) => next,
-                Err(error) => return Some(Err(self.syntax_error(&error))),
+                Err(error) => {
+                    let problem = self.syntax_error(&error);
+                    self.error = Some(error);
+                    return Some(Err(problem));
+                }
             };
             match self.take(event, span) {
                 Ok(Step::Continue) => {}
@@ -158,6 +179,10 @@ impl<'t> Reader<'t> {
         let Some(open) = self.open.pop() else { return Ok(Step::Continue) };
         let value = match open.content {
             Content::Sequence(items) => Value::Sequence(items),
+            Content::Mapping { entries, .. } if self.is_text_with_colon(open.position, &entries) => {
+                let key = entries.first().map(|entry| &*entry.key).unwrap_or_default();
+                Value::String(format!("{key}:").into())
+            }
             Content::Mapping { entries, merged, .. } => Value::Mapping(self.finish_mapping(entries, merged)),
         };
         let node = Node { position: open.position, value };
@@ -168,6 +193,19 @@ impl<'t> Reader<'t> {
             self.anchors.insert(open.anchor, (node.clone(), count));
         }
         self.place(node)
+    }
+
+    /// Whether what the parser takes for a mapping is the text `a:` before a `,` or `]` of a flow list, as in
+    /// `[2001:db8::]`: YAML 1.2 ends the text before the colon, the YAML that Kubernetes reads does not.
+    fn is_text_with_colon(&self, position: Position, entries: &[Entry]) -> bool {
+        let [entry] = entries else { return false };
+        let in_list = matches!(self.open.last(), Some(Open { content: Content::Sequence(_), .. }));
+        if !in_list || entry.position != position || !entry.value.is_null() {
+            return false;
+        }
+        let rest = self.lines.rest_of_line(position);
+        let after = rest.strip_prefix(&*entry.key).and_then(|rest| rest.strip_prefix(':'));
+        after.is_some_and(|after| after.starts_with([',', ']', '}']))
     }
 
     fn place_scalar(&mut self, node: Node, text: &str, is_merge: bool) -> Result<Step, Problem> {
@@ -269,7 +307,11 @@ impl<'t> Reader<'t> {
 
     fn at(&self, line: usize, column: usize) -> Position {
         let cut = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        Position { line: self.lines_before.saturating_add(cut(line)), column: cut(column).saturating_add(1) }
+        let column = self.repair.column(line, column);
+        Position {
+            line: self.lines.chunk.lines_before.saturating_add(cut(line)),
+            column: cut(column).saturating_add(1),
+        }
     }
 
     fn syntax_error(&self, error: &ScanError) -> Problem {

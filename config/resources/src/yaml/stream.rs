@@ -1,5 +1,7 @@
 //! Cutting a stream into documents.
 
+use tidegate_core::Position;
+
 /// A piece of a stream between two `---` lines.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chunk<'t> {
@@ -46,6 +48,53 @@ fn is_blank(text: &str) -> bool {
         let content = content.trim_start();
         content.is_empty() || content.starts_with('#')
     })
+}
+
+/// A chunk with the places where its lines begin.
+#[derive(Debug)]
+pub(crate) struct Lines<'t> {
+    pub(crate) chunk: Chunk<'t>,
+    starts: Vec<usize>,
+    is_ascii: bool,
+}
+
+impl<'t> Lines<'t> {
+    pub(crate) fn new(chunk: Chunk<'t>) -> Self {
+        let starts = std::iter::once(0).chain(chunk.text.match_indices('\n').map(|(index, _)| index + 1)).collect();
+        Self { chunk, starts, is_ascii: chunk.text.is_ascii() }
+    }
+
+    /// A line of the stream, without its end; empty if it is not in the chunk.
+    pub(crate) fn line(&self, line: u32) -> &'t str {
+        let text = self.range(line, line.saturating_add(1));
+        text.strip_suffix('\n').unwrap_or(text)
+    }
+
+    /// What follows a place on its line. Empty for places far to the right of lines that are not ASCII: they would have to
+    /// be searched.
+    pub(crate) fn rest_of_line(&self, position: Position) -> &'t str {
+        const SEARCHED: usize = 4096;
+        let line = self.line(position.line);
+        let column = position.column.saturating_sub(1) as usize;
+        let index = match self.is_ascii {
+            true => Some(column),
+            false if column > SEARCHED => None,
+            false => line.char_indices().nth(column).map(|(index, _)| index),
+        };
+        index.and_then(|index| line.get(index..)).unwrap_or_default()
+    }
+
+    /// The lines of the stream from `first` to before `end`, as far as they are in the chunk.
+    pub(crate) fn range(&self, first: u32, end: u32) -> &'t str {
+        let start = self.start(first);
+        &self.chunk.text[start..self.start(end).max(start)]
+    }
+
+    fn start(&self, line: u32) -> usize {
+        // Lines count from 1.
+        let index = line.saturating_sub(self.chunk.lines_before.saturating_add(1)) as usize;
+        self.starts.get(index).copied().unwrap_or(self.chunk.text.len())
+    }
 }
 
 #[cfg(test)]
