@@ -23,13 +23,13 @@ use output::{ColorWhen, Console};
 
 const EXAMPLES: &str = "\
 Start here:
-  tidegate demo                                a whole application behind a gateway, to play with
-  tidegate run --to 127.0.0.1:3000             forward http://localhost:8080 to one backend, no YAML
-  tidegate run --config ./gateway.d            serve a folder of Istio YAML; edits take effect at once
-  tidegate validate -f ./gateway.d             check files as Istio's webhook would, before they serve
-  tidegate explain http://localhost:8080/cart  why a request goes where it goes
+  tidegate demo                                  an application behind a gateway, to play with
+  tidegate run --to 127.0.0.1:3000               port 8080 to one backend, without any YAML
+  tidegate run --config ./gateway.d              a folder of Istio YAML, served as you edit it
+  tidegate validate -f ./gateway.d               what Istio's webhook would say, with the line
+  tidegate explain http://localhost:8080/cart    why a request goes where it goes
 
-Exit codes (istioctl's): 0 fine, 1 failure, 64 wrong usage, 65 unreadable input, 79 findings at error level.
+Exit codes are istioctl's: 0 fine, 1 failure, 64 wrong usage, 65 unreadable input, 79 findings.
 Colours follow the terminal, NO_COLOR and --color.";
 
 const STYLES: Styles = Styles::styled()
@@ -47,9 +47,9 @@ const STYLES: Styles = Styles::styled()
 #[command(name = "tidegate", version, styles = STYLES, max_term_width = 110, after_help = EXAMPLES)]
 #[command(arg_required_else_help = true, subcommand_required = true, infer_subcommands = true)]
 pub(crate) struct Cli {
-    /// When to colour what people read.
-    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, env = "TIDEGATE_COLOR")]
-    #[arg(hide_env = true)]
+    /// Colour what people read: auto (on a terminal, unless NO_COLOR is set), always or never.
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = true)]
+    #[arg(env = "TIDEGATE_COLOR", hide_env = true, hide_default_value = true, display_order = 1000)]
     color: ColorWhen,
     #[command(subcommand)]
     command: Command,

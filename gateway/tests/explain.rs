@@ -8,36 +8,185 @@ fn explain(arguments: &[&str]) -> Run {
     run(["explain", "--config", "shop"].iter().chain(arguments))
 }
 
+/// Compares what is printed with `expected`, but for the snapshot's hash in the last line.
 #[track_caller]
 fn check(arguments: &[&str], expected: &str) {
     let run = explain(arguments);
     assert_eq!(run.code, Some(0), "{run:?}");
-    // The hash is of the whole configuration, and said elsewhere.
-    let text: Vec<_> = run.stdout.lines().filter(|line| !line.starts_with("snapshot ")).map(str::trim_end).collect();
-    assert_eq!(text.join("\n").trim(), expected.trim(), "\n{}", run.stdout);
+    let (text, hash) = run.stdout.rsplit_once("\nsnapshot ").unwrap();
+    assert_eq!(hash.trim().len(), 16, "{hash}");
+    assert_eq!(text.trim(), expected.trim(), "\n{text}");
 }
 
 #[test]
 fn a_request_is_followed_to_its_endpoints() {
-    let run = explain(&["http://shop.example.com/cart/7?x=1", "-H", "end-user: jason"]);
-    assert_eq!(run.code, Some(0), "{run:?}");
-    eprintln!("{}", run.stdout);
-    for expected in [
-        "GET http://shop.example.com/cart/7?x=1",
-        "end-user: jason",
-        "0.0.0.0_80",
-        "shop/gateway.yaml:",
-        "shop.example.com:80",
-        "✓ beta-cart",
-        "/v2/cart",
-        "timeout",
-        "2s",
-        "set x-beta: yes",
-        "100 %  outbound|80|v2|cart.shop.svc.cluster.local",
-        "10.0.0.2:8080",
-        "shop/endpoints/workloads.yaml:",
-    ] {
-        assert!(run.stdout.contains(expected), "{expected} is missing in\n{}", run.stdout);
+    check(
+        &["http://shop.example.com/cart/7?x=1", "-H", "end-user: jason"],
+        "
+GET http://shop.example.com/cart/7?x=1
+  end-user: jason
+
+listener       0.0.0.0_80            Gateway shop/front         shop/gateway.yaml:10:5
+virtual host   shop.example.com:80   Gateway shop/front         shop/gateway.yaml:10:5
+                                     VirtualService shop/shop   shop/routes.yaml:1:1
+
+routes of http.80 that were tried, in order
+  ✓ beta-cart   taken   VirtualService shop/shop  shop/routes.yaml:14:7
+
+forwarded as      /v2/cart/7?x=1 Host: shop.example.com
+timeout           2s
+request headers   set x-beta: yes
+  100 %  outbound|80|v2|cart.shop.svc.cluster.local
+         Service shop/cart                               shop/cart.yaml:1:1
+         DestinationRule shop/cart                       shop/cart.yaml:13:1
+         10.0.0.2:8080               healthy   cart-v2   shop/endpoints/workloads.yaml:14:1
+",
+    );
+}
+
+#[test]
+fn weights_are_shares_and_every_route_before_says_why_not() {
+    check(
+        &["get", "http://shop.example.com/a/../cart"],
+        "
+GET http://shop.example.com/a/../cart
+  normalized to /cart
+
+listener       0.0.0.0_80            Gateway shop/front         shop/gateway.yaml:10:5
+virtual host   shop.example.com:80   Gateway shop/front         shop/gateway.yaml:10:5
+                                     VirtualService shop/shop   shop/routes.yaml:1:1
+
+routes of http.80 that were tried, in order
+  ✗ beta-cart   header `end-user` is not exact `jason`   VirtualService shop/shop  shop/routes.yaml:14:7
+  ✓ cart        taken                                    VirtualService shop/shop  shop/routes.yaml:32:7
+
+forwarded as   /cart Host: shop.example.com
+   75 %  outbound|80|v1|cart.shop.svc.cluster.local
+         Service shop/cart                               shop/cart.yaml:1:1
+         DestinationRule shop/cart                       shop/cart.yaml:13:1
+         10.0.0.1:8080               healthy   cart-v1   shop/endpoints/workloads.yaml:1:1
+   25 %  outbound|80|v2|cart.shop.svc.cluster.local
+         Service shop/cart                               shop/cart.yaml:1:1
+         DestinationRule shop/cart                       shop/cart.yaml:13:1
+         10.0.0.2:8080               healthy   cart-v2   shop/endpoints/workloads.yaml:14:1
+",
+    );
+}
+
+#[test]
+fn a_404_says_which_route_almost_matched() {
+    check(
+        &["POST", "http://shop.example.com/cart"],
+        "
+POST http://shop.example.com/cart
+
+listener       0.0.0.0_80            Gateway shop/front         shop/gateway.yaml:10:5
+virtual host   shop.example.com:80   Gateway shop/front         shop/gateway.yaml:10:5
+                                     VirtualService shop/shop   shop/routes.yaml:1:1
+
+routes of http.80 that were tried, in order
+  ✗ beta-cart   header `end-user` is not exact `jason`   VirtualService shop/shop  shop/routes.yaml:14:7
+  ✗ cart        method is not exact `GET`                VirtualService shop/shop  shop/routes.yaml:32:7
+  ✗ nowhere     path is not exact `/nowhere`             VirtualService shop/shop  shop/routes.yaml:47:7
+  ✗ teapot      path is not exact `/teapot`              VirtualService shop/shop  shop/routes.yaml:55:7
+
+answered 404 NR: no route of the virtual host matches (route_not_found)
+
+hint: route `beta-cart` fits by its path, but header `end-user` is not exact `jason`
+hint: route `cart` fits by its path, but method is not exact `GET`
+",
+    );
+}
+
+#[test]
+fn a_host_without_routes_says_what_it_takes() {
+    check(
+        &["http://shpo.example.com/cart"],
+        "
+GET http://shpo.example.com/cart
+
+listener       0.0.0.0_80                    Gateway shop/front   shop/gateway.yaml:10:5
+virtual host   none for `shpo.example.com`
+
+answered 404 NR: no virtual host of http.80 has the host (route_not_found)
+
+hint: no VirtualService brings routes for `shpo.example.com`: one must name that host, or a wildcard over it, and \
+`Gateway shop/front` among its gateways; and the Gateway must admit the host
+hint: the most similar host is `shop.example.com` (port 80)
+",
+    );
+}
+
+#[test]
+fn a_missing_subset_is_a_503_and_the_finding_stands_beside() {
+    let run = explain(&["http://shop.example.com/nowhere"]);
+    assert_eq!(run.code, Some(0));
+    assert!(run.stdout.contains("503 NC: no such service, port or subset"), "{}", run.stdout);
+    assert!(run.stderr.contains("error[IST0101]: ") && run.stderr.contains("shop/routes.yaml:52:17"), "{}", run.stderr);
+}
+
+#[test]
+fn redirects_direct_responses_and_missing_listeners_are_told() {
+    let stdout = |arguments: &[&str]| explain(arguments).stdout;
+    let redirect = stdout(&["http://old.example.com/cart?x"]);
+    assert!(redirect.contains("redirected 308 to http://shop.example.com/cart?x\n"), "{redirect}");
+    let teapot = stdout(&["http://shop.example.com/teapot"]);
+    assert!(teapot.contains("answered 418 by the gateway itself\n"), "{teapot}");
+    let listener = stdout(&["http://shop.example.com:9000/"]);
+    assert!(listener.contains("listener   none on port 9000\n"), "{listener}");
+    assert!(listener.contains("there are: 80\n"), "{listener}");
+    assert!(listener.contains("hint: port 80 serves `shop.example.com`\n"), "{listener}");
+}
+
+#[test]
+fn the_host_header_and_the_port_option_win_over_the_url() {
+    let by_header = explain(&["http://10.0.0.7:8080/teapot", "-H", "Host: shop.example.com"]).stdout;
+    assert!(by_header.contains("answered 418"), "{by_header}");
+    let by_port = explain(&["http://shop.example.com:9000/teapot", "--port", "80"]).stdout;
+    assert!(by_port.contains("answered 418"), "{by_port}");
+}
+
+#[test]
+fn json_and_yaml_are_the_same_stable_value() {
+    let request = ["http://shop.example.com/cart/7?x=1", "-H", "end-user: jason", "-o"];
+    let json = explain(&[&request[..], &["json"]].concat()).stdout;
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["listener"]["name"], "0.0.0.0_80");
+    assert_eq!(value["virtual_host"]["name"], "shop.example.com:80");
+    assert_eq!(value["tried"][0]["name"], "beta-cart");
+    assert_eq!(value["tried"][0]["matched"], true);
+    assert_eq!(value["tried"][0]["place"]["origin"], "shop/routes.yaml:14:7");
+    assert_eq!(value["outcome"]["action"], "forward");
+    assert_eq!(value["outcome"]["path"], "/v2/cart/7?x=1");
+    assert_eq!(value["outcome"]["timeoutMs"], 2000);
+    let cluster = &value["outcome"]["clusters"][0];
+    assert_eq!(cluster["name"], "outbound|80|v2|cart.shop.svc.cluster.local");
+    assert_eq!(cluster["percent"], 100.0);
+    assert_eq!(cluster["endpoints"][0]["address"], "10.0.0.2:8080");
+    let yaml = explain(&[&request[..], &["yaml"]].concat()).stdout;
+    for line in ["snapshot: ", "  action: forward\n", "0.0.0.0_80"] {
+        assert!(yaml.contains(line), "{line} is missing in\n{yaml}");
     }
-    assert!(!run.stdout.contains('\u{1b}'));
+}
+
+#[test]
+fn labels_decide_which_gateways_serve() {
+    let other = explain(&["http://shop.example.com/teapot", "--labels", "istio=team-b"]).stdout;
+    assert!(other.contains("listener   none on port 80\n"), "{other}");
+}
+
+#[test]
+fn nonsense_is_a_wrong_usage_and_a_missing_folder_is_bad_data() {
+    let check = |arguments: &[&str], code: i32, said: &str| {
+        let run = run(["explain"].iter().chain(arguments));
+        assert_eq!(run.code, Some(code), "{run:?}");
+        assert!(run.stderr.contains(said), "{}", run.stderr);
+        assert!(run.stdout.is_empty());
+    };
+    check(&["--config", "shop"], 64, "URL");
+    check(&["ftp://a/", "--config", "shop"], 64, "neither http:// nor https://");
+    check(&["/cart", "--config", "shop"], 64, "http://HOST/cart");
+    check(&["http://a/", "-H", "no colon", "--config", "shop"], 64, "has no colon");
+    check(&["G T", "http://a/", "--config", "shop"], 64, "no method");
+    check(&["http://a/", "--config", "no-such-folder"], 65, "no-such-folder");
 }

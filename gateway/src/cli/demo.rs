@@ -23,9 +23,9 @@ Examples:
 Then open http://localhost:8080/productpage, edit demo/virtual-service.yaml, and watch traffic move.
 Files that you have edited are never overwritten; delete one to get the original back.";
 
-/// Play: a small application, its configuration in a folder for you to edit, and a gateway in front.
+/// Play with an application behind a gateway, and edit its routes.
 ///
-/// Needs no Kubernetes, no network and no privileges. The application (a product page, details, three versions of
+/// The configuration is written to a folder for you to edit. Needs no Kubernetes, no network and no privileges. The application (a product page, details, three versions of
 /// reviews, ratings) runs inside this process, and its services reach each other through the gateway.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

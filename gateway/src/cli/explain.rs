@@ -33,7 +33,9 @@ The method is GET if left out. Headers are those of the client: what the gateway
 `--port` is the port that the Gateway names; without it, the URL's port is used if a server listens there (8080 also
 means 80 bound at +8000), else 80 or 443, else the only one that there is.";
 
-/// Show which listener, virtual host, route, cluster and endpoints a request gets, and why.
+/// Show where a request goes, and why.
+///
+/// Names the listener, virtual host, route, cluster and endpoints that a request gets.
 ///
 /// It runs the code that serves, on the configuration of a running gateway (its admin address) or on files. Every
 /// route that was tried is named with the reason why it did not match, and with its file and line.

@@ -22,7 +22,7 @@ Examples:
 Signals: SIGTERM and SIGINT drain (again: exit at once), SIGHUP re-reads the configuration and reopens logs.
 Every option can be given as TIDEGATE_<OPTION>, as in TIDEGATE_LOG_LEVEL=debug.";
 
-/// Serve a folder of configuration, or one backend without any.
+/// Serve a folder of configuration, or one backend without any YAML.
 ///
 /// The folder is watched. A change is served as soon as it is valid; an object that is rejected keeps its last good
 /// form; the last accepted configuration is kept in the state directory and served after a restart, even if the folder
@@ -182,12 +182,6 @@ pub(crate) fn run(args: RunArgs, console: Console) -> anyhow::Result<Exit> {
     if print_config {
         console.print(&crate::run::made_up_config(&options)?)?;
         return Ok(Exit::Success);
-    }
-    if let ConfigSource::Paths(paths) = &options.source
-        && let Some(missing) = paths.iter().find(|path| !path.exists())
-    {
-        // Not an error: the folder may come later, and the state directory may hold what it last held.
-        console.remark(format_args!("warning: {} does not exist; it is served as soon as it does", missing.display()));
     }
     crate::run::run(options)?;
     Ok(Exit::Success)

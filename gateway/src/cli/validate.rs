@@ -23,7 +23,7 @@ Examples:
 Exit codes: 0 valid (warnings do not count), 79 something is rejected, 65 an input is unreadable or no YAML,
 64 wrong usage. (`istioctl validate` ends with 1 where this ends with 79; `istioctl analyze` with 79 as well.)";
 
-/// Check Istio resources before they serve.
+/// Check resources as Istio would, before they serve.
 ///
 /// Every object is decoded strictly (unknown fields are errors, with a did-you-mean) and held against the rules of
 /// Istio's admission webhook. Kinds that Tidegate does not serve are named and skipped.
