@@ -36,14 +36,15 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Pause after a failed accept: out of file descriptors, mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A server cannot listen where it was told to.
+/// A server cannot listen where it was told to. The text has the cause and its mend, so there is no source to print
+/// after it.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for {purpose}: {source}{}", mend(source))]
+#[error("cannot listen on {address} for {purpose}: {error}{}", mend(error))]
 pub struct BindError {
     pub address: SocketAddr,
     /// `admin`, `metrics` or `health checks`.
     pub purpose: &'static str,
-    pub source: io::Error,
+    pub error: io::Error,
 }
 
 fn mend(error: &io::Error) -> &'static str {
@@ -137,7 +138,7 @@ impl BoundServer {
             let local_addr = socket.local_addr()?;
             Ok((socket, local_addr))
         };
-        let (socket, local_addr) = bound().map_err(|source| BindError { address, purpose, source })?;
+        let (socket, local_addr) = bound().map_err(|error| BindError { address, purpose, error })?;
         Ok(Self { socket, local_addr, purpose, hosts, admin: Arc::new(admin), endpoints })
     }
 

@@ -371,6 +371,7 @@ async fn a_taken_port_is_told_with_its_mend() {
     let text = error.to_string();
     assert!(text.starts_with(&format!("cannot listen on {} for admin: ", servers.admin)), "{text}");
     assert!(text.ends_with("stop it, or choose another address"), "{text}");
+    assert!(std::error::Error::source(&error).is_none(), "the cause would be printed twice");
 }
 
 #[tokio::test(flavor = "multi_thread")]
