@@ -16,6 +16,9 @@ use crate::names::{GatewayName, GatewayRef, expand_host};
 use crate::routes::is_reachable;
 use crate::visibility::{Visibility, visibility};
 
+/// Most pairs of a server's host and a VirtualService on one port. Wildcards multiply, and memory must not.
+const MAX_PAIRS: usize = 1_000_000;
+
 /// A VirtualService that this gateway may see.
 #[derive(Debug)]
 pub(crate) struct BoundService<'a> {
@@ -93,7 +96,7 @@ impl<'a> Bindings<'a> {
             services.sort_by_key(|(visibility, _)| *visibility);
         }
         for port in &gateways.ports {
-            let hosts = bindings.bind_port(port, &candidates.by_gateway, options);
+            let hosts = bindings.bind_port(port, &candidates.by_gateway, options, findings);
             let port = HttpPort { number: port.number, bind: port.bind, servers: port.servers.clone() };
             bindings.ports.push(BoundPort { port, hosts });
         }
@@ -105,6 +108,7 @@ impl<'a> Bindings<'a> {
         port: &HttpPort<'a>,
         by_gateway: &BTreeMap<GatewayName, Vec<(Visibility, usize)>>,
         options: &CompileOptions,
+        findings: &mut Findings,
     ) -> BTreeMap<Host, BoundHost> {
         let mut hosts: BTreeMap<Host, BoundHost> = BTreeMap::new();
         // The servers of one Gateway stand together, so each run of them is one search.
@@ -114,7 +118,8 @@ impl<'a> Bindings<'a> {
             from = run.end;
             let Some(name) = servers.first().map(|server| &server.name) else { continue };
             if let (Ok(gateway), Some(services)) = (self.gateways.binary_search(name), by_gateway.get(name)) {
-                self.bind_services(port, run.clone(), gateway, services, options, &mut hosts);
+                let found = self.pairs(port, run.clone(), gateway, services, options, findings);
+                bind_pairs(port, gateway, services, found, &mut hosts);
             }
             for (number, server) in run.zip(servers).filter(|(_, server)| server.https_redirect) {
                 for host in &server.hosts {
@@ -127,47 +132,47 @@ impl<'a> Bindings<'a> {
         hosts
     }
 
-    fn bind_services(
+    /// Which servers admit which hosts of which VirtualServices: server by server, in each the VirtualServices in
+    /// order, as istiod appends their routes.
+    fn pairs(
         &self,
         port: &HttpPort<'a>,
         servers: Range<usize>,
         gateway: usize,
         services: &[(Visibility, usize)],
         options: &CompileOptions,
-        hosts: &mut BTreeMap<Host, BoundHost>,
-    ) {
+        findings: &mut Findings,
+    ) -> Vec<Pair> {
         let mut index = HostIndex::new();
         for (number, server) in port.servers.iter().enumerate().take(servers.end).skip(servers.start) {
             for host in &server.hosts {
                 index.insert(&host.host, (number, host));
             }
         }
-        // Server by server, in each the VirtualServices in order: as istiod appends their routes.
-        let mut found: Vec<(usize, usize, Host)> = Vec::new();
+        let mut found: Vec<Pair> = Vec::new();
         for (order, (_, service)) in services.iter().enumerate() {
             let key = Use { service: *service, gateway, port: port.number };
             let Some(binding) = self.binding(key).filter(|binding| is_reachable(binding, options)) else { continue };
+            let before = found.len();
             for host in self.services.get(*service).into_iter().flat_map(|service| &service.hosts) {
                 index.overlapping(host, |intersection, (server, admitted)| {
-                    if admitted.admits(&binding.object.key.namespace) {
+                    if found.len() <= MAX_PAIRS && admitted.admits(&binding.object.key.namespace) {
                         found.push((*server, order, intersection.clone()));
                     }
                 });
             }
+            if found.len() > MAX_PAIRS {
+                found.truncate(before);
+                let message = format!(
+                    "port {} has more than {MAX_PAIRS} pairs of a host and a VirtualService; this one is left out",
+                    port.number
+                );
+                findings.error(Code::ENVIRONMENT, binding.object, "spec.hosts", message);
+            }
         }
         found.sort();
         found.dedup();
-        let mut bound_before = AHashSet::new();
-        for (server, order, host) in found {
-            let Some((_, service)) = services.get(order) else { continue };
-            let bound = hosts.entry(host.clone()).or_default();
-            bound.https_redirect |= port.servers.get(server).is_some_and(|server| server.https_redirect);
-            bound.servers.insert(server);
-            // A host that two servers of one Gateway admit has its routes once.
-            if bound_before.insert((order, host)) {
-                bound.uses.push(Use { service: *service, gateway, port: port.number });
-            }
-        }
+        found
     }
 
     /// Every use of a VirtualService that a virtual host has, once, in a fixed order.
@@ -193,6 +198,29 @@ impl<'a> Bindings<'a> {
         let service = self.services.get(key.service)?;
         let gateway = self.gateways.get(key.gateway)?;
         Some(Binding { key, object: service.object, spec: service.spec, gateway })
+    }
+}
+
+/// Place of a server on its port, place of a VirtualService in its Gateway's order, the host that both have.
+type Pair = (usize, usize, Host);
+
+fn bind_pairs(
+    port: &HttpPort<'_>,
+    gateway: usize,
+    services: &[(Visibility, usize)],
+    found: Vec<Pair>,
+    hosts: &mut BTreeMap<Host, BoundHost>,
+) {
+    let mut bound_before = AHashSet::new();
+    for (server, order, host) in found {
+        let Some((_, service)) = services.get(order) else { continue };
+        let bound = hosts.entry(host.clone()).or_default();
+        bound.https_redirect |= port.servers.get(server).is_some_and(|server| server.https_redirect);
+        bound.servers.insert(server);
+        // A host that two servers of one Gateway admit has its routes once.
+        if bound_before.insert((order, host)) {
+            bound.uses.push(Use { service: *service, gateway, port: port.number });
+        }
     }
 }
 
@@ -252,6 +280,13 @@ impl<'a> Candidates<'a> {
             .iter()
             .map(|host| Host::new_unchecked(&expand_host(host, namespace, &options.cluster_domain)))
             .collect();
+        for (at, (host, written)) in hosts.iter().zip(&spec.hosts).enumerate() {
+            if !written.eq_ignore_ascii_case(host.as_str()) {
+                let message =
+                    format!("`{written}` is a short name and stands for `{host}`: a request has to ask for that");
+                findings.info(Code::IGNORED, object, &format!("spec.hosts[{at}]"), message);
+            }
+        }
         let number = self.services.len();
         for name in selected {
             self.report_refused_hosts(object, spec, &hosts, &name, gateways, findings);
@@ -335,7 +370,9 @@ fn report_missing_gateway(
 /// Says why a VirtualService concerns no server of this gateway at all.
 fn report_unbound(object: &Object, spec: &VirtualService, others: usize, findings: &mut Findings) {
     if spec.hosts.is_empty() {
-        // A delegate: others bind it.
+        let message =
+            "without hosts only a `delegate` of another VirtualService can use it, and delegation is not enforced yet";
+        findings.info(Code::NOT_ENFORCED, object, "spec", message);
         return;
     }
     let only_mesh = spec.gateways.iter().all(|reference| reference == "mesh");

@@ -146,7 +146,16 @@ impl<'a> Clusters<'a> {
             let Some(port) = service.port(port) else { continue };
             let members = self.registry.members(service, port, findings);
             refuse_names(service, &members, findings);
+            if members.is_empty() {
+                self.registry.report_no_endpoints(service, port, findings);
+            }
             for subset in subsets {
+                if let Some(of_rule) = rule.subset(&subset)
+                    && !members.is_empty()
+                    && !members.iter().any(|member| member.is_in(of_rule.labels))
+                {
+                    of_rule.report_empty(&subset, &service.host, findings);
+                }
                 clusters.push(Arc::new(self.cluster(service, rule, port, &subset, &members)));
             }
         }

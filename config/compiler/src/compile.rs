@@ -11,7 +11,7 @@ use crate::findings::Findings;
 use crate::gateways::Gateways;
 use crate::mesh::Mesh;
 use crate::registry::Registry;
-use crate::routes::RouteCompiler;
+use crate::routes::{Patterns, RouteCompiler};
 use crate::virtual_hosts::listeners;
 
 /// Who the gateway is. Two gateways with equal options compile equal resources to equal Snapshots.
@@ -58,23 +58,39 @@ pub struct Compilation {
 
 /// Compiles a set of resources for one gateway. Pure; equal for equal resources whatever order they came in.
 pub fn compile(resources: &ResourceSet, options: &CompileOptions) -> Compilation {
-    let mut findings = Findings::default();
-    let mesh = Mesh::read(resources, &mut findings);
-    let registry = Registry::new(resources, &mesh, &options.namespace, &options.cluster_domain, &options.cluster_id);
-    let rules = DestinationRules::new(resources, &mesh, options);
-    let mut clusters = Clusters::new(&registry, &rules, &mesh, &options.cluster_domain);
+    Compiler::default().compile(resources, options)
+}
 
-    let gateways = Gateways::select(resources, options, &mut findings);
-    let bindings = Bindings::new(resources, &mesh, options, &gateways, &mut findings);
+/// [`compile`] for one who compiles again and again: it keeps what is dear to make (regular expressions) from one
+/// compilation to the next. What it gives back does not depend on what it has seen before.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    patterns: Patterns,
+}
 
-    // A route names its cluster by its place in the table, so the table is complete before the first route is made.
-    let mut routes = RouteCompiler::new(options);
-    for binding in bindings.uses() {
-        routes.collect_clusters(binding, &mut clusters, &mut findings);
+impl Compiler {
+    /// As the function [`compile`].
+    pub fn compile(&mut self, resources: &ResourceSet, options: &CompileOptions) -> Compilation {
+        let mut findings = Findings::default();
+        let mesh = Mesh::read(resources, &mut findings);
+        let registry =
+            Registry::new(resources, &mesh, &options.namespace, &options.cluster_domain, &options.cluster_id);
+        let rules = DestinationRules::new(resources, &mesh, options);
+        let mut clusters = Clusters::new(&registry, &rules, &mesh, &options.cluster_domain);
+
+        let gateways = Gateways::select(resources, options, &mut findings);
+        let bindings = Bindings::new(resources, &mesh, options, &gateways, &mut findings);
+
+        // A route names its cluster by its place in the table, so the table is complete before the first route is made.
+        let mut routes = RouteCompiler::new(options, &mut self.patterns);
+        for binding in bindings.uses() {
+            routes.collect_clusters(binding, &mut clusters, &mut findings);
+        }
+        let table = clusters.build(&mut findings);
+        let listeners = listeners(&bindings, &mut routes, &mut clusters, &table, &mut findings);
+        self.patterns.end_generation();
+
+        let snapshot = Snapshot::new(listeners, table.into_clusters(), mesh.settings.clone());
+        Compilation { snapshot, diagnostics: findings.into_sorted() }
     }
-    let table = clusters.build(&mut findings);
-    let listeners = listeners(&bindings, &mut routes, &mut clusters, &table, &mut findings);
-
-    let snapshot = Snapshot::new(listeners, table.into_clusters(), mesh.settings.clone());
-    Compilation { snapshot, diagnostics: findings.into_sorted() }
 }

@@ -58,6 +58,9 @@ pub(crate) struct EffectiveRule<'a> {
 pub(crate) struct EffectiveSubset<'a> {
     pub(crate) labels: &'a BTreeMap<String, String>,
     policy: Option<&'a TrafficPolicy>,
+    /// The rule that defines it, and its place there.
+    object: &'a Object,
+    index: usize,
 }
 
 /// The blocks of a policy that one cluster is built with.
@@ -174,7 +177,8 @@ impl<'a> DestinationRules<'a> {
                 let path = format!("spec.subsets[{at}].trafficPolicy");
                 report_passthrough(subset.traffic_policy.as_deref(), object, &path, findings);
                 let policy = subset.traffic_policy.as_deref();
-                effective.subsets.insert(&subset.name, EffectiveSubset { labels: &subset.labels, policy });
+                let effective_subset = EffectiveSubset { labels: &subset.labels, policy, object, index: at };
+                effective.subsets.insert(&subset.name, effective_subset);
             }
         }
         effective
@@ -218,6 +222,16 @@ fn port_blocks(policy: &TrafficPolicy, port: u16) -> Option<Blocks<'_>> {
         .iter()
         .find(|entry| entry.port.as_ref().is_some_and(|selector| selector.number == u32::from(port)))?;
     Some(Blocks { load_balancer: entry.load_balancer.as_ref(), connection_pool: entry.connection_pool.as_ref() })
+}
+
+impl EffectiveSubset<'_> {
+    /// Says that no endpoint of a service that has some is in the subset.
+    pub(crate) fn report_empty(&self, name: &str, host: &str, findings: &mut Findings) {
+        let labels: Vec<_> = self.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let message =
+            format!("no endpoint of `{host}` is in subset `{name}` ({}); requests get 503 (UH)", labels.join(","));
+        findings.warning(Code::NO_ENDPOINTS, self.object, &format!("spec.subsets[{}].labels", self.index), message);
+    }
 }
 
 impl<'a> EffectiveRule<'a> {

@@ -53,11 +53,16 @@ impl<T> HostIndex<T> {
     }
 }
 
+/// Longest name whose domains are looked at one by one. A DNS name has at most 253 characters; of a longer text only
+/// itself and `*` count, so that a text of nothing but dots costs nothing.
+const MAX_NAME: usize = 1024;
+
 /// Calls `visit` with `name` itself and with every wildcard that contains it, the most specific first.
 pub(crate) fn for_each_containing(name: &str, mut visit: impl FnMut(&str)) {
     visit(name);
+    let domains = if name.len() <= MAX_NAME { name } else { "" };
     let mut wildcard = String::with_capacity(name.len() + 1);
-    for (at, _) in name.match_indices('.').filter(|(at, _)| *at > 0) {
+    for (at, _) in domains.match_indices('.').filter(|(at, _)| *at > 0) {
         wildcard.clear();
         wildcard.push('*');
         wildcard.push_str(&name[at..]);

@@ -26,7 +26,7 @@ mod routes;
 mod virtual_hosts;
 mod visibility;
 
-pub use compile::{Compilation, CompileOptions, compile};
+pub use compile::{Compilation, CompileOptions, Compiler, compile};
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 mod action;
 mod headers;
 mod matcher;
+mod patterns;
 
 use std::rc::Rc;
 
@@ -18,6 +19,7 @@ use crate::findings::Findings;
 use crate::names::GatewayRef;
 use action::{Compiled, compile_action, destinations, refusal};
 use matcher::{Refused, compile_match};
+pub(crate) use patterns::Patterns;
 
 /// A route and where among its VirtualService's rules it comes from.
 #[derive(Clone, Debug)]
@@ -46,6 +48,7 @@ struct Reachable {
 #[derive(Debug)]
 pub(crate) struct RouteCompiler<'a> {
     options: &'a CompileOptions,
+    patterns: &'a mut Patterns,
     compiled: AHashMap<Use, Rc<[CompiledRoute]>>,
 }
 
@@ -130,8 +133,8 @@ fn rule_of(spec: &VirtualService, place: Place) -> Option<(&HttpRoute, Option<&H
 }
 
 impl<'a> RouteCompiler<'a> {
-    pub(crate) fn new(options: &'a CompileOptions) -> Self {
-        Self { options, compiled: AHashMap::new() }
+    pub(crate) fn new(options: &'a CompileOptions, patterns: &'a mut Patterns) -> Self {
+        Self { options, patterns, compiled: AHashMap::new() }
     }
 
     /// Notes the clusters that the routes of a binding will name, and reports destinations that have none.
@@ -182,7 +185,7 @@ impl<'a> RouteCompiler<'a> {
                 action = Some((place.0, compile_action(&binding, place.0, rule, clusters, table, findings)));
             }
             let Some((_, compiled)) = &action else { continue };
-            routes.extend(compile_route(&binding, place, rule, entry, compiled, findings));
+            routes.extend(compile_route(&binding, place, rule, entry, compiled, self.patterns, findings));
         }
         let routes: Rc<[CompiledRoute]> = routes.into();
         self.compiled.insert(binding.key, Rc::clone(&routes));
@@ -197,10 +200,11 @@ fn compile_route(
     rule: &HttpRoute,
     entry: Option<&HttpMatchRequest>,
     action: &Compiled,
+    patterns: &mut Patterns,
     findings: &mut Findings,
 ) -> Option<CompiledRoute> {
     let path = path_of(place.0, place.1);
-    let (matcher, refused) = entry.map(compile_match).unwrap_or_default();
+    let (matcher, refused) = entry.map(|entry| compile_match(entry, patterns)).unwrap_or_default();
     let mut action = action;
     let denial;
     for Refused { field, reason, code, negated } in &refused {

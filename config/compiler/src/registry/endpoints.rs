@@ -35,6 +35,44 @@ impl<'a> Registry<'a> {
         members
     }
 
+    /// Says why a port that routes name has no endpoints at all.
+    pub(crate) fn report_no_endpoints(&self, service: &Service<'a>, port: &Port, findings: &mut Findings) {
+        let Some(part) = service.parts.first() else { return };
+        let (path, reason) = match part.definition {
+            Definition::Kubernetes(kubernetes) => {
+                let namespace = &*part.object.key.namespace;
+                let selected = self.workloads.select(namespace, &kubernetes.selector).count();
+                let reason = if self.slices.contains_key(&(namespace, &*part.object.key.name)) {
+                    "its EndpointSlices have none for this port (ports are joined by name)".to_owned()
+                } else if self.resources.contains(&ResourceKey { kind: Kind::Endpoints, ..part.object.key.clone() }) {
+                    "its Endpoints have none for this port (ports are joined by name)".to_owned()
+                } else if kubernetes.selector.is_empty() {
+                    "it has no selector, and no EndpointSlice or Endpoints is there".to_owned()
+                } else if selected == 0 {
+                    "no EndpointSlice is there, and no Pod or WorkloadEntry has the labels of its selector".to_owned()
+                } else {
+                    format!(
+                        "of {selected} Pods and WorkloadEntries with the labels of its selector none has an address and the port"
+                    )
+                };
+                ("spec.selector", reason)
+            }
+            Definition::Entry(entry) => match entry.resolution {
+                Resolution::None | Resolution::DynamicDns => (
+                    "spec.resolution",
+                    format!("a gateway knows no original destination, so resolution {} has none", entry.resolution),
+                ),
+                _ if entry.workload_selector.is_some() => {
+                    ("spec.workloadSelector", "no WorkloadEntry or Pod with the labels has an address".to_owned())
+                }
+                _ => ("spec.endpoints", "none is listed".to_owned()),
+            },
+        };
+        let message =
+            format!("port {} of `{}` has no endpoints: {reason}; requests get 503 (UH)", port.number, service.host);
+        findings.warning(Code::NO_ENDPOINTS, part.object, path, message);
+    }
+
     fn kubernetes_members(
         &self,
         object: &'a Object,

@@ -1,7 +1,9 @@
 use http::HeaderName;
 use tidegate_core::Code;
 use tidegate_resources::{HttpMatchRequest, StringMatch as Written};
-use tidegate_snapshot::{HeaderMatch, PathMatch, Pattern, QueryMatch, RouteMatch, StringMatch};
+use tidegate_snapshot::{HeaderMatch, PathMatch, QueryMatch, RouteMatch, StringMatch};
+
+use super::patterns::Patterns;
 
 /// Prefix of header names that stand for claims of a validated token.
 const CLAIMS: &str = "@request.auth.claims";
@@ -18,11 +20,11 @@ pub(super) struct Refused {
 }
 
 /// What an entry asks of a request, apart from the conditions that cannot be evaluated.
-pub(super) fn compile_match(entry: &HttpMatchRequest) -> (RouteMatch, Vec<Refused>) {
+pub(super) fn compile_match(entry: &HttpMatchRequest, patterns: &mut Patterns) -> (RouteMatch, Vec<Refused>) {
     let mut refused = Vec::new();
     let mut take = |field: &str, condition: Option<&Written>| {
         let condition = condition?;
-        compile_string(condition).map_err(|reason| refused.push(invalid(field, reason, false))).ok()
+        compile_string(condition, patterns).map_err(|reason| refused.push(invalid(field, reason, false))).ok()
     };
     let mut matcher = RouteMatch {
         scheme: take("scheme", entry.scheme.as_ref()),
@@ -34,17 +36,17 @@ pub(super) fn compile_match(entry: &HttpMatchRequest) -> (RouteMatch, Vec<Refuse
         let field = keyed("queryParams", name);
         matcher.query.extend(take(&field, Some(condition)).map(|value| QueryMatch { name: name.clone(), value }));
     }
-    match compile_path(entry) {
+    match compile_path(entry, patterns) {
         Ok(path) => matcher.path = path,
         Err(reason) => refused.push(invalid("uri", reason, false)),
     }
     for (name, condition) in &entry.headers {
-        if let Err(refusal) = compile_header(name, condition, false, &mut matcher) {
+        if let Err(refusal) = compile_header(name, condition, false, &mut matcher, patterns) {
             refused.push(refusal);
         }
     }
     for (name, condition) in &entry.without_headers {
-        if let Err(refusal) = compile_header(name, condition, true, &mut matcher) {
+        if let Err(refusal) = compile_header(name, condition, true, &mut matcher, patterns) {
             refused.push(refusal);
         }
     }
@@ -64,36 +66,42 @@ fn keyed(map: &str, key: &str) -> String {
     }
 }
 
-fn compile_string(condition: &Written) -> Result<StringMatch, String> {
+fn compile_string(condition: &Written, patterns: &mut Patterns) -> Result<StringMatch, String> {
     Ok(match condition {
         Written::Unset => StringMatch::Present,
         Written::Exact(value) => StringMatch::Exact(value.clone()),
         Written::Prefix(value) => StringMatch::Prefix(value.clone()),
         // No regular expression, but what Istio takes for "any value".
         Written::Regex(regex) if regex == "*" => StringMatch::Present,
-        Written::Regex(regex) => StringMatch::Regex(Pattern::full(regex).map_err(|error| error.to_string())?),
+        Written::Regex(regex) => StringMatch::Regex(patterns.full(regex).map_err(|error| error.to_string())?),
     })
 }
 
-fn compile_path(entry: &HttpMatchRequest) -> Result<PathMatch, String> {
+fn compile_path(entry: &HttpMatchRequest, patterns: &mut Patterns) -> Result<PathMatch, String> {
     let ignore_case = entry.ignore_uri_case;
     Ok(match &entry.uri {
         None | Some(Written::Unset) => PathMatch::any(),
         Some(Written::Exact(value)) => PathMatch::Exact { value: value.clone(), ignore_case },
         Some(Written::Prefix(value)) => PathMatch::Prefix { value: value.clone(), ignore_case },
-        Some(Written::Regex(regex)) => PathMatch::Regex(Pattern::full(regex).map_err(|error| error.to_string())?),
+        Some(Written::Regex(regex)) => PathMatch::Regex(patterns.full(regex).map_err(|error| error.to_string())?),
     })
 }
 
 /// Adds a condition on a header. Names of pseudo headers are conditions on what they stand for, as in Envoy.
-fn compile_header(name: &str, condition: &Written, invert: bool, matcher: &mut RouteMatch) -> Result<(), Refused> {
+fn compile_header(
+    name: &str,
+    condition: &Written,
+    invert: bool,
+    matcher: &mut RouteMatch,
+    patterns: &mut Patterns,
+) -> Result<(), Refused> {
     let field = keyed(if invert { "withoutHeaders" } else { "headers" }, name);
     let lower = name.to_ascii_lowercase();
     if lower.starts_with(CLAIMS) {
         let reason = "claims of tokens are not evaluated yet".to_owned();
         return Err(Refused { field, reason, code: Code::NOT_ENFORCED, negated: invert });
     }
-    let value = compile_string(condition).map_err(|reason| invalid(&field, reason, invert))?;
+    let value = compile_string(condition, patterns).map_err(|reason| invalid(&field, reason, invert))?;
     let pseudo = match lower.as_str() {
         ":method" => Some(&mut matcher.method),
         ":scheme" => Some(&mut matcher.scheme),
