@@ -1,12 +1,10 @@
 //! `tidegate validate`: what it accepts, what it says, how it ends.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use common::{fixtures, run, run_with, shared};
+use crate::common::{fixtures, run, run_with, shared};
 
 /// A mistake that people make: the weight inside the destination.
 const MISPLACED_WEIGHT: &str = "\

@@ -1,10 +1,8 @@
 //! The small commands, and how all of them behave in a shell.
 
-mod common;
-
 use std::process::Stdio;
 
-use common::{run, tidegate};
+use crate::common::{run, tidegate};
 
 #[test]
 fn version_has_three_forms() {

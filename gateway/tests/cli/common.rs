@@ -1,7 +1,5 @@
 //! Running the built binary and looking at what it says.
 
-#![allow(dead_code, reason = "every test file uses a part of it")]
-
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,6 @@
 //! `tidegate explain --config`: what it says about our own fixtures, word for word.
 
-mod common;
-
-use common::{Run, run};
+use crate::common::{Run, run};
 
 fn explain(arguments: &[&str]) -> Run {
     run(["explain", "--config", "shop"].iter().chain(arguments))

@@ -1,7 +1,5 @@
 //! `tidegate demo` as a newcomer meets it: start, look, edit, end.
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{run, tidegate};
+use crate::common::{run, tidegate};
 
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,9 @@
+//! The built binary on the command line: what it prints, how it ends.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod commands;
+mod common;
+mod demo;
+mod explain;
+mod validate;
