@@ -11,7 +11,7 @@ use super::Metrics;
 use super::exposition::{MetricType, family, histogram, labels, sample};
 use super::listener::ParseError;
 use super::series::Series;
-use crate::upstream::ClusterHandle;
+use crate::upstream::{ClusterHandle, DnsStatus};
 
 use MetricType::{Counter, Gauge, Histogram};
 
@@ -29,6 +29,7 @@ impl Metrics {
         self.write_server(out);
         self.write_listeners(out);
         write_clusters(clusters, out);
+        write_dns(clusters, out);
     }
 
     fn write_requests(&self, out: &mut dyn Write) {
@@ -72,7 +73,8 @@ impl Metrics {
             one(out, "tidegate_config_last_reload_success_timestamp_seconds", Gauge, help, unix_seconds(at));
         }
         let name = "tidegate_config_reloads_total";
-        family(out, name, Counter, "Readings of the configuration by result.");
+        let help = "Readings of the configuration: success if it serves, failure if something of it was rejected. May be both.";
+        family(out, name, Counter, help);
         sample(out, name, &labels(&[("result", "failure")]), reloads.failures);
         sample(out, name, &labels(&[("result", "success")]), reloads.successes);
     }
@@ -176,6 +178,25 @@ fn write_clusters(clusters: &[Arc<ClusterHandle>], out: &mut dyn Write) {
     all(&format!("{prefix}_rq_timeout"), Counter, "Requests that were not answered in time.", &|_, it| it.rq_timeout);
     let help = "Endpoints of the cluster that may be chosen.";
     all("envoy_cluster_membership_healthy", Gauge, help, &|cluster, _| cluster.healthy_hosts() as u64);
+}
+
+/// Name resolution of the clusters that have names.
+fn write_dns(clusters: &[Arc<ClusterHandle>], out: &mut dyn Write) {
+    let mut all: Vec<_> = clusters
+        .iter()
+        .filter_map(|cluster| Some((labels(&[("cluster_name", cluster.name())]), cluster.dns_status()?)))
+        .collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut counter = |name: &str, help: &str, value: fn(&DnsStatus) -> u64| {
+        family(out, name, Counter, help);
+        for (labels, status) in &all {
+            sample(out, name, labels, value(status));
+        }
+    };
+    counter("envoy_cluster_update_attempt", "DNS queries of the cluster.", |it| it.attempts);
+    counter("envoy_cluster_update_success", "DNS queries that gave addresses.", |it| it.successes);
+    counter("envoy_cluster_update_empty", "DNS queries that gave no address of the family.", |it| it.empty);
+    counter("envoy_cluster_update_failure", "DNS queries that failed.", |it| it.failures);
 }
 
 fn one(out: &mut dyn Write, name: &str, kind: MetricType, help: &str, value: impl std::fmt::Display) {

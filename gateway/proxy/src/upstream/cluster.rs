@@ -8,7 +8,7 @@ use super::dns::DnsDiscovery;
 use super::endpoint_set::EndpointSet;
 use super::host::{ClusterTotals, HostCounters, HostRecord, HostState};
 use super::registry::Identities;
-use super::status::{ClusterStatus, EndpointStatus};
+use super::status::{ClusterStatus, DnsStatus, EndpointStatus};
 use super::{HostId, PickedHost};
 use crate::telemetry::{Destination, Destinations};
 
@@ -219,13 +219,18 @@ impl ClusterHandle {
         totals
     }
 
+    /// How name resolution goes; none for clusters whose endpoints are configured.
+    pub(crate) fn dns_status(&self) -> Option<DnsStatus> {
+        self.dns().map(|dns| dns.status())
+    }
+
     /// The cluster as the admin server shows it.
     pub(crate) fn status(&self) -> ClusterStatus {
         ClusterStatus {
             name: self.cluster.name.clone(),
             protocol: self.cluster.protocol,
             load_balancing: self.cluster.load_balancing,
-            dns: self.dns().map(|dns| dns.status()),
+            dns: self.dns_status(),
             endpoints: self.with_set(|set| set.hosts().iter().map(|host| EndpointStatus::new(host)).collect()),
         }
     }

@@ -3,7 +3,7 @@
 //! Each name is followed on its own, each address family too: an answer is used as soon as it is there and asked for
 //! again when it has expired. All addresses of all names are endpoints (Envoy's STRICT_DNS).
 //!
-//! Rules: answers are kept for their TTL, 1 s at least; a failure is asked again after 1 s, then 2 s, and so on up to
+//! Rules: answers are kept for their TTL, at least 1 s and at most the day that the resolver allows; a failure is asked again after 1 s, then 2 s, and so on up to
 //! 60 s; the last good addresses stay on every failure and on an empty answer; an empty answer for one family removes
 //! its addresses only while the other family is answered.
 
@@ -56,11 +56,12 @@ struct Target {
     destination: Arc<Destination>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Answers {
     /// By target, then family.
     slots: Vec<[Slot; 2]>,
-    last_success: Option<SystemTime>,
+    /// Without `last_error`, which follows from the slots.
+    status: DnsStatus,
 }
 
 /// What is known of one family of one name.
@@ -119,10 +120,13 @@ impl DnsDiscovery {
             load_balancing: cluster.load_balancing,
             targets,
             set: ArcSwap::from_pointee(EndpointSet::new(Vec::new(), cluster.load_balancing)),
-            answers: Mutex::new(Answers { slots, last_success: None }),
+            answers: Mutex::new(Answers { slots, status: DnsStatus::default() }),
             answered: watch::Sender::new(false),
         });
-        state.refresh_set(&state.answers.lock());
+        let answers = state.answers.lock();
+        state.refresh_set(&answers);
+        state.note_answered(&answers);
+        drop(answers);
         let names: Vec<usize> =
             (0..state.targets.len()).filter(|at| state.targets[*at].spec.host.parse::<IpAddr>().is_err()).collect();
         let task = (!names.is_empty())
@@ -149,7 +153,7 @@ impl DnsDiscovery {
             let why = failure(slots)?;
             Some(format!("{}: {why}", target.spec.host))
         });
-        DnsStatus { last_success: answers.last_success, last_error }
+        DnsStatus { last_error, ..answers.status.clone() }
     }
 }
 
@@ -213,46 +217,47 @@ impl State {
 
     fn learn(&self, name: usize, family: Family, answer: Answer) {
         let mut answers = self.answers.lock();
-        let slots = &mut answers.slots[name];
+        let Answers { slots, status } = &mut *answers;
+        let slots = &mut slots[name];
         let failed_before = failure(slots).is_some();
         let other_answered = slots[1 - family as usize].latest == Outcome::Answered;
         let slot = &mut slots[family as usize];
-        let mut changed = false;
-        match answer {
+        status.attempts += 1;
+        slot.latest = match answer {
             Answer::Addresses { mut addresses, .. } => {
                 addresses.sort_unstable();
                 addresses.dedup();
-                changed = slot.addresses != addresses;
                 slot.addresses = addresses;
-                slot.latest = Outcome::Answered;
+                status.successes += 1;
+                status.last_success = Some(SystemTime::now());
+                Outcome::Answered
             }
             Answer::NoData => {
                 if other_answered {
-                    changed = !slot.addresses.is_empty();
                     slot.addresses.clear();
                 }
-                slot.latest = Outcome::NoData;
+                status.empty += 1;
+                Outcome::NoData
             }
-            Answer::Failed(why) => slot.latest = Outcome::Failed(why),
-        }
+            Answer::Failed(why) => {
+                status.failures += 1;
+                Outcome::Failed(why)
+            }
+        };
         let host = &self.targets[name].spec.host;
         match failure(slots) {
             Some(error) if !failed_before => {
-                tracing::warn!(host, error, "name is not resolved, keeping what it last was")
+                tracing::warn!(host, error, "name is not resolved, keeping what it last was");
             }
             None if failed_before => tracing::info!(host, "name is resolved again"),
             _ => {}
         }
-        if answers.slots[name][family as usize].latest == Outcome::Answered {
-            answers.last_success = Some(SystemTime::now());
-        }
-        if changed {
-            self.refresh_set(&answers);
-        }
+        self.refresh_set(&answers);
         self.note_answered(&answers);
     }
 
-    /// Makes the endpoint set anew. Endpoints that stay keep their counters.
+    /// Makes the endpoint set anew if it changes. Endpoints that stay keep their counters. Done after every answer, since
+    /// the host's routes change, too.
     fn refresh_set(&self, answers: &Answers) {
         let mut found: Vec<(EndpointAddress, &Target)> = Vec::new();
         for (target, slots) in self.targets.iter().zip(&answers.slots) {
@@ -267,6 +272,14 @@ impl State {
         // Stable: of two names with one address the first has it.
         found.sort_by(|a, b| a.0.cmp(&b.0));
         found.dedup_by(|a, b| a.0 == b.0);
+        let current = self.set.load();
+        let same = current.hosts().len() == found.len()
+            && current.hosts().iter().zip(&found).all(|(host, (address, target))| {
+                host.address() == address && host.hostname.as_deref() == Some(&*target.hostname)
+            });
+        if same {
+            return;
+        }
         let addresses: Vec<_> = found.iter().map(|(address, _)| address).collect();
         let records = self.runtime.records(&addresses);
         let hosts = found
@@ -284,9 +297,9 @@ impl State {
             })
             .collect();
         self.set.store(Arc::new(EndpointSet::new(hosts, self.load_balancing)));
-        self.note_answered(answers);
     }
 
+    /// Called after the set was made: who waits for answers finds them there.
     fn note_answered(&self, answers: &Answers) {
         let all = answers.slots.iter().all(|slots| {
             slots.iter().any(|slot| !slot.addresses.is_empty())

@@ -26,6 +26,12 @@ pub struct DnsStatus {
     pub last_success: Option<SystemTime>,
     /// Why the latest query of some name failed; none once its next one succeeds.
     pub last_error: Option<String>,
+    /// Queries so far, one for each name and address family, and what became of them.
+    pub attempts: u64,
+    pub successes: u64,
+    /// The name exists and has no address of the family.
+    pub empty: u64,
+    pub failures: u64,
 }
 
 /// An endpoint and its counters, named as Envoy names them.
