@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::client::{Client, Response};
+use crate::wait;
 
 /// What a request asks for, and how its answer is judged: an error is a failed request.
 pub type Judge = Arc<dyn Fn(&Response) -> Result<(), String> + Send + Sync>;
@@ -47,24 +48,34 @@ impl Report {
     }
 }
 
+/// What the clients of a load do next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// They connect again where the gateway closed a connection.
+    Steady,
+    /// They use their connections up to the end that the gateway sets.
+    Leaving,
+    Stopped,
+}
+
 /// Requests on their way, until [`Load::finish`].
 pub struct Load {
-    stop: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
     tasks: JoinSet<Report>,
     sent: Arc<AtomicU64>,
 }
 
 impl Load {
     pub fn start(sources: impl IntoIterator<Item = Source>) -> Self {
-        let (stop, stopped) = watch::channel(false);
+        let (phase, phases) = watch::channel(Phase::Steady);
         let mut tasks = JoinSet::new();
         let sent = Arc::<AtomicU64>::default();
         for source in sources {
             for _ in 0..source.connections {
-                tasks.spawn(run(source.clone(), stopped.clone(), sent.clone()));
+                tasks.spawn(run(source.clone(), phases.clone(), sent.clone()));
             }
         }
-        Self { stop, tasks, sent }
+        Self { phase, tasks, sent }
     }
 
     /// Requests that have been answered or have failed so far.
@@ -73,8 +84,19 @@ impl Load {
     }
 
     /// Stops after the requests in flight.
-    pub async fn finish(mut self) -> Report {
-        self.stop.send_replace(true);
+    pub async fn finish(self) -> Report {
+        self.phase.send_replace(Phase::Stopped);
+        self.report().await
+    }
+
+    /// Goes on with the connections that are open, until the gateway has closed each of them in the way that HTTP has
+    /// for it; opens no others. What clients behind a load balancer do when readiness fails.
+    pub async fn leave(self) -> Report {
+        self.phase.send_replace(Phase::Leaving);
+        wait::within("the gateway to close every connection", self.report()).await
+    }
+
+    async fn report(mut self) -> Report {
         let mut whole = Report::default();
         while let Some(part) = self.tasks.join_next().await {
             let part = part.expect("a load task that does not panic");
@@ -88,7 +110,7 @@ impl Load {
     }
 }
 
-async fn run(source: Source, mut stopped: watch::Receiver<bool>, sent: Arc<AtomicU64>) -> Report {
+async fn run(source: Source, mut phases: watch::Receiver<Phase>, sent: Arc<AtomicU64>) -> Report {
     let mut report = Report::default();
     let mut ticks = interval(Duration::from_secs(1) * source.connections / source.rate);
     // Late requests are made up for: a slow gateway does not get less to do.
@@ -96,8 +118,16 @@ async fn run(source: Source, mut stopped: watch::Receiver<bool>, sent: Arc<Atomi
     let mut client: Option<Client> = None;
     loop {
         tokio::select! {
-            _ = stopped.wait_for(|stopped| *stopped) => return report,
+            _ = phases.wait_for(|phase| *phase == Phase::Stopped) => return report,
             _ = ticks.tick() => {}
+        }
+        if let Some(open) = &mut client
+            && !open.is_open().await
+        {
+            client = None;
+        }
+        if client.is_none() && *phases.borrow() != Phase::Steady {
+            return report;
         }
         let start = Instant::now();
         let outcome = tokio::time::timeout(Duration::from_secs(30), request(&source, &mut client)).await;
@@ -117,13 +147,8 @@ async fn run(source: Source, mut stopped: watch::Receiver<bool>, sent: Arc<Atomi
     }
 }
 
-/// One request on the open connection, or on a new one where the gateway asked for that.
+/// One request on the open connection, or on a new one.
 async fn request(source: &Source, client: &mut Option<Client>) -> Result<(), String> {
-    if let Some(open) = client
-        && !open.is_open().await
-    {
-        *client = None;
-    }
     let client = match client {
         Some(client) => client,
         None => client.insert(if source.http2 {

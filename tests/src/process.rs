@@ -9,6 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::interval;
@@ -234,6 +235,15 @@ impl Tidegate {
     /// Hash of the Snapshot that serves.
     pub async fn hash(&self) -> String {
         self.admin("/snapshot/hash").await.text().trim().to_owned()
+    }
+
+    /// `/config/status` of the Snapshot that serves.
+    pub async fn status(&self) -> Value {
+        wait::until("the status of what serves", PATIENCE, || async {
+            let status = self.admin("/config/status").await.json();
+            (status["hash"] == self.hash().await).then_some(status)
+        })
+        .await
     }
 
     /// Waits until another Snapshot than `old` serves, and gives its hash.

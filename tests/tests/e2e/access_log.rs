@@ -75,7 +75,7 @@ async fn text_lines_have_istios_default_format() {
     let answer = client::send(address, "POST", "named.test", "/text?q=1", &headers, "hello").await;
     let line = line(&tidegate, "/text?q=1").await;
     let fields = fields(&line);
-    assert_eq!(fields.len(), 24, "{line}");
+    assert_eq!(fields.len(), 22, "{line}");
     let time = fields[0].strip_prefix('[').and_then(|time| time.strip_suffix(']')).unwrap();
     assert!(
         time.len() == 24 && time.ends_with('Z') && time.as_bytes()[10] == b'T' && time.as_bytes()[19] == b'.',

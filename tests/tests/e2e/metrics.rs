@@ -131,7 +131,7 @@ async fn requests_are_counted_with_istios_names_and_labels() {
                     && s.label("request_protocol") == protocol
             })
             .collect();
-        assert_eq!(found.len(), 1, "{code} {flags} {protocol}: {text}");
+        assert_eq!(found.len(), 1, "{code} {flags} {protocol} in {requests:#?}");
         *found[0]
     };
     let plain = find("200", "-", "http");
@@ -190,7 +190,7 @@ async fn the_same_metrics_are_on_the_admin_port() {
     let tidegate = Options::default().start(&folder).await;
     client::get(local(port), "echo.test", "/").await;
     for text in [tidegate.metrics().await, tidegate.admin("/stats/prometheus").await.text()] {
-        assert!(parse(&text).iter().any(|sample| sample.name == "istio_requests_total"), "{text}");
+        assert!(parse(&text).iter().any(|sample| sample.name == "istio_requests_total"));
     }
     let answer = client::get(tidegate.stats, "localhost", "/stats/prometheus").await;
     assert!(answer.header("content-type").starts_with("text/plain"), "{}", answer.header("content-type"));
@@ -220,7 +220,8 @@ async fn clients_cannot_make_labels() {
         }
     }
     let text = tidegate.metrics().await;
-    assert!(!text.contains("evil"), "{text}");
+    let evil = text.lines().find(|line| line.contains("evil"));
+    assert_eq!(evil, None);
     let grown = parse(&text).len() - series;
     // One more outcome (400) may have appeared: a counter and three histograms.
     assert!(grown <= 2 * (1 + 3 * 22), "{grown} new series");

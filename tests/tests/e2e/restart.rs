@@ -47,7 +47,7 @@ async fn the_last_accepted_configuration_is_served_when_the_folder_is_broken_or_
         assert_eq!(tidegate.hash().await, hash, "{name}:\n{}", tidegate.log());
         assert_eq!(client::get(local(port), "echo.test", "/").await.header("x-backend"), "a", "{name}");
         assert!(took < Duration::from_secs(2), "{name}: {took:?}");
-        let status = tidegate.admin("/config/status").await.json();
+        let status = tidegate.status().await;
         assert!(status["serving_last_good"].is_string(), "{name}: nobody says so: {status}");
         tidegate.kill().await;
     }
