@@ -15,7 +15,7 @@ mod registry;
 mod resolver;
 mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub(crate) use cluster::ClusterHandle;
 pub(crate) use host::{ClusterTotals, ConnectionGuard, ConnectionOrigin, HostId, HostState, PickedHost};

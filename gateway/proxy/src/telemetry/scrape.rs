@@ -464,6 +464,32 @@ mod tests {
         assert!(scrape(&metrics).contains("\ntidegate_config_last_reload_successful 1\n"));
     }
 
+    #[tokio::test]
+    async fn clusters_that_were_used_and_names_that_are_resolved_are_counted() {
+        use crate::upstream::testing::{cluster, endpoint, snapshot, target};
+        use crate::upstream::{ClusterRegistry, ConnectionOrigin, DnsOptions};
+        use tidegate_snapshot::{Discovery, LoadBalancing};
+
+        let metrics = metrics();
+        let control = tokio::runtime::Handle::current();
+        let registry = ClusterRegistry::new(metrics.destinations().clone(), DnsOptions::default(), control);
+        let fixed = |name, port| cluster(name, LoadBalancing::Random, Discovery::Static(vec![endpoint(port, 1)]));
+        let named = cluster("named", LoadBalancing::Random, Discovery::Dns(vec![target("127.0.0.1", 80)]));
+        let clusters = registry.prepare(&snapshot(vec![fixed("used", 1), fixed("idle", 2), named]));
+        let host = clusters[0].pick(&[]).unwrap();
+        host.connected(ConnectionOrigin::New);
+        let _open = host.connection_opened();
+        let mut text = String::new();
+        metrics.write_prometheus(&clusters, &mut text);
+        let samples = parse(&text);
+        for (name, value) in [("cx_active", 1.0), ("cx_total", 1.0), ("rq_active", 1.0), ("rq_total", 1.0)] {
+            assert_eq!(samples[&format!("envoy_cluster_upstream_{name}{{cluster_name=\"used\"}}")], value);
+        }
+        assert_eq!(samples["envoy_cluster_membership_healthy{cluster_name=\"used\"}"], 1.0);
+        assert_eq!(samples["envoy_cluster_update_attempt{cluster_name=\"named\"}"], 0.0);
+        assert!(!text.contains("\"idle\""));
+    }
+
     #[test]
     fn threads_sum_up_and_nothing_is_lost() {
         let metrics = metrics();

@@ -11,7 +11,7 @@ use tidegate_snapshot::{
 };
 
 /// A healthy endpoint; `port` alone tells endpoints apart.
-pub(super) fn endpoint(port: u16, weight: u32) -> Endpoint {
+pub(crate) fn endpoint(port: u16, weight: u32) -> Endpoint {
     Endpoint {
         address: EndpointAddress::Socket(SocketAddr::from(([127, 0, 0, 1], port))),
         weight,
@@ -22,7 +22,7 @@ pub(super) fn endpoint(port: u16, weight: u32) -> Endpoint {
     }
 }
 
-pub(super) fn target(host: &str, port: u16) -> DnsTarget {
+pub(crate) fn target(host: &str, port: u16) -> DnsTarget {
     DnsTarget {
         host: host.into(),
         port,
@@ -33,7 +33,7 @@ pub(super) fn target(host: &str, port: u16) -> DnsTarget {
     }
 }
 
-pub(super) fn cluster(name: &str, load_balancing: LoadBalancing, discovery: Discovery) -> Cluster {
+pub(crate) fn cluster(name: &str, load_balancing: LoadBalancing, discovery: Discovery) -> Cluster {
     Cluster {
         name: name.into(),
         protocol: UpstreamProtocol::Http1,
@@ -45,12 +45,12 @@ pub(super) fn cluster(name: &str, load_balancing: LoadBalancing, discovery: Disc
     }
 }
 
-pub(super) fn snapshot(clusters: Vec<Cluster>) -> Snapshot {
+pub(crate) fn snapshot(clusters: Vec<Cluster>) -> Snapshot {
     Snapshot::new(Vec::new(), clusters.into_iter().map(Arc::new).collect(), MeshSettings::default())
 }
 
 /// The port of a socket address, by which tests name hosts.
-pub(super) fn port(address: &EndpointAddress) -> u16 {
+pub(crate) fn port(address: &EndpointAddress) -> u16 {
     match address {
         EndpointAddress::Socket(address) => address.port(),
         EndpointAddress::Unix(_) => 0,
