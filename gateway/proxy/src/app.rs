@@ -98,6 +98,8 @@ impl HttpApp {
         let stall = Some(self.shared.limits.stall_timeout);
         session.set_read_timeout(stall);
         session.set_write_timeout(stall);
+        // Our stream delivers a request's body and no more, so that an early answer is no reason to close.
+        session.set_close_on_response_before_downstream_finish(false);
         // An answer that comes before the end of its request's body must not wait for the body.
         session.set_total_drain_timeout(Some(Duration::from_secs(1)));
     }

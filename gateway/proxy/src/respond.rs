@@ -55,7 +55,8 @@ pub(crate) async fn send(session: &mut Session, context: &mut RequestContext, re
     let (mut header, body) = reply.response(context.client, server_header(context))?;
     apply_operations(session, &mut header, context)?;
     let draining = context.connection.as_ref().is_some_and(|connection| connection.listener.is_draining());
-    if draining || must_close(reply.status) {
+    // A body that nobody wants is not waited for.
+    if draining || must_close(reply.status) || !session.is_body_done() {
         session.set_keepalive(None);
     }
     let has_body = !body.is_empty() && session.req_header().method != http::Method::HEAD;

@@ -31,7 +31,7 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Arc<Connection>, app: Arc<
     let mut draining = connection.listener.draining();
     let mut first = true;
     loop {
-        if !wait_for_request(&stream, limits.idle_timeout, &mut draining).await {
+        if !wait_for_request(&mut stream, limits.idle_timeout, &mut draining).await {
             return;
         }
         let head = match stream.read_head(limits, first).await {
@@ -76,12 +76,16 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Arc<Connection>, app: Arc<
 }
 
 /// Whether something came in before the connection's time was over.
-async fn wait_for_request(stream: &EdgeStream, idle: Duration, draining: &mut watch::Receiver<bool>) -> bool {
+async fn wait_for_request(stream: &mut EdgeStream, idle: Duration, draining: &mut watch::Receiver<bool>) -> bool {
     let came = tokio::select! {
-        came = timeout(idle, stream.wait()) => came,
-        () = drained(draining) => timeout(LAST_REQUEST, stream.wait()).await,
+        came = timeout(idle, stream.wait()) => Some(came),
+        () = drained(draining) => None,
     };
-    matches!(came, Ok(Ok(())))
+    let came = match came {
+        Some(came) => came,
+        None => timeout(LAST_REQUEST, stream.wait()).await,
+    };
+    matches!(came, Ok(Ok(true)))
 }
 
 async fn drained(draining: &mut watch::Receiver<bool>) {

@@ -128,9 +128,22 @@ impl EdgeStream {
         Digests(self.digest.clone(), self.socket.clone())
     }
 
-    /// Waits until something of the next request is there, or the client has gone. Cancel safe.
-    pub(crate) async fn wait(&self) -> io::Result<()> {
-        if self.buffered.is_empty() { self.readable().await } else { Ok(()) }
+    /// Waits for the first bytes of the next request; false if the client has gone. Holds no buffer while it waits.
+    /// Cancel safe.
+    pub(crate) async fn wait(&mut self) -> io::Result<bool> {
+        while self.buffered.is_empty() {
+            self.readable().await?;
+            self.buffered.reserve(READ_BUFFER);
+            let tcp = self.tcp.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+            match tcp.try_read_buf(&mut self.buffered) {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                // Readiness was a guess.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.buffered = BytesMut::new(),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 
     /// Reads a request head, within `limits.header_timeout` of its first byte; call it after [`Self::wait`]. `first`
@@ -436,6 +449,10 @@ impl AsyncWrite for EdgeStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
+        if !self.http2 {
+            // The serving loop decides how the connection ends; it gets the socket back.
+            return Poll::Ready(Ok(()));
+        }
         self.socket_mut()?.poll_shutdown(cx)
     }
 }
@@ -450,13 +467,8 @@ impl EdgeStream {
 #[async_trait]
 impl Shutdown for EdgeStream {
     async fn shutdown(&mut self) {
-        if self.http2 {
-            // Nobody is left to tell when it fails.
-            let _ = AsyncWriteExt::shutdown(self).await;
-        } else {
-            // The serving loop decides how the connection ends; it gets the socket back.
-            let _ = self.flush().await;
-        }
+        // Nobody is left to tell when it fails.
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 

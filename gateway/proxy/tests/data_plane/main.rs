@@ -1,0 +1,12 @@
+//! The data plane over real sockets: raw clients in front, small backends behind, Snapshots built by hand.
+
+mod backend;
+mod client;
+mod harness;
+mod http2;
+mod lifecycle;
+mod limits;
+mod proxying;
+mod replies;
+mod retries;
+mod upgrades;
