@@ -95,21 +95,22 @@ pub fn parse(file: &str, text: &str, options: &ParseOptions) -> Parsed {
 pub fn parse_bytes(file: &str, bytes: &[u8], options: &ParseOptions) -> Parsed {
     match text_of(file, bytes) {
         Ok(text) => parse(file, text, options),
-        Err(diagnostic) => Parsed { diagnostics: vec![diagnostic], ..Parsed::default() },
+        Err(diagnostic) => Parsed { diagnostics: vec![*diagnostic], ..Parsed::default() },
     }
 }
 
 /// Takes bytes as text, or says why they are none.
-fn text_of<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Diagnostic> {
+fn text_of<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Box<Diagnostic>> {
     if bytes.len() > MAX_FILE_BYTES {
-        return Err(too_large(file.into(), bytes.len()));
+        return Err(Box::new(too_large(file.into(), bytes.len())));
     }
     let error = |offset: usize, message: &str, help: &str| {
         let before = &bytes[..offset];
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
         let column = 1 + before.iter().rev().take_while(|byte| **byte != b'\n').count();
         let cut = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        Err(Diagnostic::error(Code::SYNTAX, Origin::new(file, cut(line), cut(column)), message).help(help))
+        let origin = Origin::new(file, cut(line), cut(column));
+        Err(Box::new(Diagnostic::error(Code::SYNTAX, origin, message).help(help)))
     };
     match bytes {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => error(0, "this file is UTF-16", "save it as UTF-8"),

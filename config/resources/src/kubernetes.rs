@@ -8,7 +8,7 @@ mod secret;
 mod service;
 
 pub use endpoints::{
-    Endpoint, EndpointAddress, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset, Endpoints,
+    Endpoint, EndpointAddress, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset, Endpoints, TargetRef,
 };
 pub use pod::{Container, ContainerPort, Pod, PodCondition, PodIp, PodSpec, PodStatus};
 pub use secret::{ConfigMap, Namespace, Secret};

@@ -104,3 +104,55 @@ impl FromIterator<Object> for ResourceSet {
         objects.into_iter().map(Arc::new).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ParseOptions, parse};
+
+    fn set(objects: &[(&str, &str, &str)]) -> ResourceSet {
+        let text: String = objects
+            .iter()
+            .map(|(namespace, name, created)| {
+                format!(
+                    "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}, \
+                     creationTimestamp: {created}}}\nspec: {{}}\n"
+                )
+            })
+            .collect();
+        let parsed = parse("f", &text, &ParseOptions::default());
+        assert_eq!(parsed.diagnostics, []);
+        parsed.objects.into_iter().collect()
+    }
+
+    fn names<'s>(objects: impl IntoIterator<Item = &'s Arc<Object>>) -> Vec<String> {
+        objects.into_iter().map(|object| format!("{}/{}", object.key.namespace, object.key.name)).collect()
+    }
+
+    #[test]
+    fn precedence_goes_by_age_then_name_then_namespace() {
+        let set = set(&[
+            ("n2", "a", "~"),
+            ("n1", "b", "~"),
+            ("n1", "a", "~"),
+            ("n1", "old", "2020-01-01T00:00:00Z"),
+            ("n1", "older", "2020-01-01T00:30:00+01:00"),
+            ("n1", "new", "2024-01-01T00:00:00Z"),
+        ]);
+        assert_eq!(names(set.by_creation(Kind::Service)), ["n1/a", "n2/a", "n1/b", "n1/older", "n1/old", "n1/new"]);
+        assert_eq!(names(set.iter_kind(Kind::Service)), ["n1/a", "n1/b", "n1/new", "n1/old", "n1/older", "n2/a"]);
+        assert_eq!(set.iter_kind(Kind::Endpoints).count(), 0);
+        assert_eq!(set.iter_kind(Kind::Gateway).count(), 0);
+    }
+
+    #[test]
+    fn an_object_replaces_the_one_with_its_key() {
+        let mut set = set(&[("n", "a", "~")]);
+        let key = ResourceKey::local(Kind::Service, "n", "a");
+        let again = set.get(&key).cloned().unwrap();
+        assert!(set.insert(again).is_some());
+        assert_eq!(set.len(), 1);
+        assert!(set.remove(&key).is_some());
+        assert!(set.remove(&key).is_none() && set.is_empty());
+    }
+}

@@ -231,7 +231,7 @@ fn identity_is_checked() {
         at("just text"),
         ["1:1 : expected a resource, found the text \"just text\" (a resource has apiVersion, kind and metadata)"]
     );
-    assert_eq!(at("# nothing\n---\n---\n~\n"), [String::new(); 0]);
+    assert!(at("# nothing\n---\n---\n~\n").is_empty());
 }
 
 #[test]

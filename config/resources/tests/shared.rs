@@ -3,6 +3,8 @@
 //! The folder is `$TIDEGATE_SHARED`, or `../shared` beside the workspace. Without it these tests have nothing to read
 //! and say so; the crate's own fixtures do not need it.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail and speak as tests do")]
+
 use std::path::{Path, PathBuf};
 
 use tidegate_core::{Diagnostic, Kind, Level};

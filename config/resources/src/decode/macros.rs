@@ -3,13 +3,14 @@
 /// Defines messages: `pub name: Type => "jsonName" [enforcement],` for each field, then optionally
 /// `one of ("a", "b"), ("c", "d");` for fields of which at most one may be set.
 ///
+/// A name may be followed by others that are taken for it: `"mirrorPercent" | "mirror_percent"`.
 /// An enforcement is `[pending]` (read, not acted on yet) or `[ignored "why"]`; none means that the field is enforced.
 /// `redacted` after a message's name leaves out its `Debug`.
 macro_rules! message {
     ($(
         $(#[$meta:meta])*
         pub $(($($scope:tt)+))? struct $name:ident $($redacted:ident)? {
-            $( $(#[$field_meta:meta])* pub $field:ident : $type:ty => $json:literal $([$($enforcement:tt)+])? ),* $(,)?
+            $( $(#[$field_meta:meta])* pub $field:ident : $type:ty => $json:literal $(| $alias:literal)* $([$($enforcement:tt)+])? ),* $(,)?
         }
         $( one of $( ($($alternative:literal),+) ),+ ; )?
     )+) => { $(
@@ -37,7 +38,7 @@ macro_rules! message {
                 let mut message = Self::default();
                 for entry in entries {
                     match &*entry.key {
-                        $( $json => decoder.field(
+                        $( $json $(| $alias)* => decoder.field(
                             entry,
                             $crate::decode::message!(@enforcement $($($enforcement)+)?),
                             &mut message.$field,

@@ -123,7 +123,11 @@ impl<T: Decode> Decode for Vec<T> {
     fn decode<'n>(node: &'n Node, decoder: &mut Decoder<'n>) -> Option<Self> {
         match &node.value {
             Value::Sequence(items) => {
-                Some(items.iter().enumerate().filter_map(|(index, item)| decoder.element(index, item)).collect())
+                let mut list: Vec<_> =
+                    items.iter().enumerate().filter_map(|(index, item)| decoder.element(index, item)).collect();
+                // Most lists have one element and were made for four; objects are kept for long.
+                list.shrink_to_fit();
+                Some(list)
             }
             _ => {
                 let message = format!("expected a list, found {}", node.describe());

@@ -20,11 +20,22 @@ message! {
         pub addresses: Vec<String> => "addresses",
         pub conditions: EndpointConditions => "conditions",
         pub hostname: String => "hostname",
-        pub target_ref: Accepted => "targetRef",
+        pub target_ref: Option<TargetRef> => "targetRef",
         pub deprecated_topology: BTreeMap<String, String> => "deprecatedTopology",
         pub node_name: String => "nodeName",
         pub zone: String => "zone",
         pub hints: Accepted => "hints",
+    }
+
+    /// The object behind an address, most often a Pod.
+    pub struct TargetRef {
+        pub kind: String => "kind",
+        pub namespace: String => "namespace",
+        pub name: String => "name",
+        pub uid: Accepted => "uid",
+        pub api_version: Accepted => "apiVersion",
+        pub resource_version: Accepted => "resourceVersion",
+        pub field_path: Accepted => "fieldPath",
     }
 
     /// State of an endpoint; absent `ready` and `serving` mean true.
@@ -61,6 +72,6 @@ message! {
         pub ip: String => "ip",
         pub hostname: String => "hostname",
         pub node_name: String => "nodeName",
-        pub target_ref: Accepted => "targetRef",
+        pub target_ref: Option<TargetRef> => "targetRef",
     }
 }

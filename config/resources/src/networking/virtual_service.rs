@@ -42,8 +42,8 @@ message! {
         pub fault: Option<Box<HttpFaultInjection>> => "fault" [pending],
         pub mirror: Option<Box<Destination>> => "mirror" [pending],
         pub mirrors: Vec<HttpMirrorPolicy> => "mirrors" [pending],
-        /// Deprecated in favour of `mirrorPercentage`.
-        pub mirror_percent: Option<u32> => "mirrorPercent" [pending],
+        /// Deprecated in favour of `mirrorPercentage`; the CRD has it under both names.
+        pub mirror_percent: Option<u32> => "mirrorPercent" | "mirror_percent" [pending],
         pub mirror_percentage: Option<Percent> => "mirrorPercentage" [pending],
         pub cors_policy: Option<Box<CorsPolicy>> => "corsPolicy" [pending],
         pub headers: Option<Box<Headers>> => "headers",

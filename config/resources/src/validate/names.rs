@@ -33,8 +33,7 @@ pub(super) fn is_label_key(key: &str) -> bool {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
     };
-    let is_prefix =
-        |prefix: &str| prefix.len() <= 253 && prefix.split('.').all(|part| is_dns_label_of_any_length(part));
+    let is_prefix = |prefix: &str| prefix.len() <= 253 && prefix.split('.').all(is_dns_label_of_any_length);
     prefix.is_none_or(is_prefix) && name.len() <= 63 && is_qualified_name(name)
 }
 
