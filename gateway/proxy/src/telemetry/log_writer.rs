@@ -154,6 +154,7 @@ impl LogQueue {
             done: watch::Sender::new(0),
         });
         let writer = shared.clone();
+        // Nobody joins it: a log whose reader is stuck must not keep the process from ending. `flush` is the bounded wait.
         thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run(&receiver, files))?;
         Ok(Self { sender, shared })
     }
