@@ -175,9 +175,9 @@ impl<'a> Clusters<'a> {
         let blocks = self.rules.blocks(rule, subset, port.number);
         let members = members.iter().filter(|member| subset.is_none_or(|subset| member.is_in(subset.labels)));
         let discovery = if service.is_dns() {
-            Discovery::Dns(members.filter_map(Member::dns_target).collect())
+            Discovery::Dns(compact(members.filter_map(Member::dns_target)))
         } else {
-            Discovery::Static(members.filter_map(Member::endpoint).collect())
+            Discovery::Static(compact(members.filter_map(Member::endpoint)))
         };
         let timeout = blocks.connection_pool.and_then(|pool| pool.tcp.as_ref()?.connect_timeout);
         Cluster {
@@ -327,4 +327,11 @@ pub(crate) fn report(
         };
     }
     findings.push(diagnostic);
+}
+
+/// A list without spare room: most clusters have few endpoints, and there may be ten thousand clusters.
+fn compact<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut items: Vec<_> = items.collect();
+    items.shrink_to_fit();
+    items
 }

@@ -107,8 +107,9 @@ impl Serialize for ClusterRef {
 
 impl Forward {
     /// A route to `clusters`, which must not be empty; with one cluster its weight does not matter.
-    pub fn new(clusters: Vec<WeightedCluster>) -> Self {
+    pub fn new(mut clusters: Vec<WeightedCluster>) -> Self {
         assert!(!clusters.is_empty(), "a forwarding route needs a cluster");
+        clusters.shrink_to_fit();
         let total_weight = clusters.iter().map(|c| u64::from(c.weight)).sum();
         Self { clusters, total_weight, timeout: None, path_rewrite: None, authority: None }
     }

@@ -27,7 +27,10 @@ pub struct VirtualHost {
 
 impl VirtualHost {
     /// A virtual host with its routes in order of evaluation.
-    pub fn new(name: String, domains: Vec<Host>, routes: Vec<Route>) -> Self {
+    pub fn new(name: String, mut domains: Vec<Host>, mut routes: Vec<Route>) -> Self {
+        // There may be ten thousand of them for as long as the Snapshot serves.
+        domains.shrink_to_fit();
+        routes.shrink_to_fit();
         let index = RouteIndex::new(&routes);
         Self { name, domains, https_redirect: false, routes, index, sources: Vec::new() }
     }

@@ -96,7 +96,9 @@ fn accept(file: Arc<str>, documents: &Documents<'_>, parsed: Parsed) -> FileView
     }
     let mut offers = Vec::with_capacity(objects.len());
     let mut shared: HashMap<usize, Option<Arc<SourceDocument>>> = HashMap::new();
-    for object in objects {
+    for mut object in objects {
+        // The document is kept whole; a second copy of each object's lines would cost as much again.
+        object.source = Arc::default();
         let mut findings = validate(&object);
         for finding in &mut findings {
             finding.key.get_or_insert_with(|| object.key.clone());
