@@ -70,7 +70,7 @@ pub(crate) fn for_each_containing(name: &str, mut visit: impl FnMut(&str)) {
             visit(&wildcard);
         }
     }
-    if name != "*" {
+    if !matches!(name, "*" | "") {
         visit("*");
     }
 }
@@ -96,6 +96,7 @@ mod tests {
             "10.0.0.1",
             "::1",
             "com",
+            "",
         ];
         let hosts: Vec<_> = names.iter().map(|name| Host::new_unchecked(name)).collect();
         let mut index = HostIndex::new();

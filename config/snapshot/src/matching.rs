@@ -11,8 +11,8 @@ use crate::RequestView;
 
 /// Longest regular expression in bytes (Istio's validation).
 const MAX_PATTERN: usize = 1024;
-/// Largest compiled form in bytes: what `(a{1000}){1000}` exceeds.
-const MAX_COMPILED: usize = 1 << 20;
+/// Largest compiled form in bytes, as validation has it: what `(a{1000}){1000}` exceeds.
+const MAX_COMPILED: usize = 4 << 20;
 
 /// A regular expression in RE2's syntax that must match the whole value. Runs in linear time.
 ///
@@ -39,10 +39,19 @@ impl Pattern {
     /// Compiles `source` for matches of the whole value.
     ///
     /// # Errors
-    /// Over 1024 bytes, over 1 MiB compiled, or not RE2 syntax.
+    /// Over 1024 bytes, over 4 MiB compiled, or not RE2 syntax.
     pub fn full(source: &str) -> Result<Self, PatternError> {
+        Self::full_translated(source, source)
+    }
+
+    /// [`Pattern::full`] for a `source` in RE2's syntax that reads `expression` in the syntax of the `regex` crate.
+    /// The source is what is shown.
+    ///
+    /// # Errors
+    /// As [`Pattern::full`].
+    pub fn full_translated(source: &str, expression: &str) -> Result<Self, PatternError> {
         // A group of its own, so that `a|b` is anchored as a whole.
-        Self::build(source, &format!("^(?:{source})$"))
+        Self::build(source, expression, &format!("^(?:{expression})$"))
     }
 
     /// Compiles `source` for a search anywhere in the value, as rewrites use it.
@@ -50,10 +59,19 @@ impl Pattern {
     /// # Errors
     /// As [`Pattern::full`].
     pub fn search(source: &str) -> Result<Self, PatternError> {
-        Self::build(source, source)
+        Self::search_translated(source, source)
     }
 
-    fn build(source: &str, expression: &str) -> Result<Self, PatternError> {
+    /// [`Pattern::search`] as [`Pattern::full_translated`] is to [`Pattern::full`].
+    ///
+    /// # Errors
+    /// As [`Pattern::full`].
+    pub fn search_translated(source: &str, expression: &str) -> Result<Self, PatternError> {
+        Self::build(source, expression, expression)
+    }
+
+    /// `body` is the expression alone, `whole` with what stands around it.
+    fn build(source: &str, body: &str, whole: &str) -> Result<Self, PatternError> {
         if source.len() > MAX_PATTERN {
             return Err(PatternError::TooLong);
         }
@@ -61,9 +79,9 @@ impl Pattern {
         let parses = |unicode: bool, text: &str| {
             RegexBuilder::new(text).unicode(unicode).size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED).build()
         };
-        let regex = parses(false, source)
-            .and_then(|_| parses(false, expression))
-            .or_else(|_| parses(true, source).and_then(|_| parses(true, expression)))
+        let regex = parses(false, body)
+            .and_then(|_| parses(false, whole))
+            .or_else(|_| parses(true, body).and_then(|_| parses(true, whole)))
             .map_err(|error| match error {
                 regex::Error::CompiledTooBig(_) => PatternError::TooLarge,
                 other => PatternError::Syntax(last_line(&other.to_string())),

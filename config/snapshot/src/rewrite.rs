@@ -43,7 +43,14 @@ impl RegexRewrite {
     /// # Errors
     /// A match that does not compile, or a rewrite with a group that the match lacks.
     pub fn new(pattern: &str, substitution: &str) -> Result<Self, RegexRewriteError> {
-        let pattern = Pattern::search(pattern)?;
+        Self::with(Pattern::search(pattern)?, substitution)
+    }
+
+    /// [`RegexRewrite::new`] for a pattern that is compiled for search already.
+    ///
+    /// # Errors
+    /// A rewrite with a group that the match lacks.
+    pub fn with(pattern: Pattern, substitution: &str) -> Result<Self, RegexRewriteError> {
         let groups = pattern.regex().captures_len() - 1;
         let mut replacement = String::with_capacity(substitution.len() + 8);
         let mut chars = substitution.chars();

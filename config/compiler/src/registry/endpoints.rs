@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidegate_core::{Code, Kind, Origin, ResourceKey};
+use tidegate_resources::kubernetes::TargetRef;
 use tidegate_resources::{
     EndpointSlice, Endpoints, IntOrString, Object, Pod, Resolution, ServiceEntry, Spec, WorkloadEntry, kubernetes,
 };
@@ -14,6 +15,14 @@ use super::members::{Member, MemberAddress};
 use super::workloads::{WorkloadObject, WorkloadSource, describe, label_locality, locality};
 use super::{Definition, Port, Registry, Service, port_number};
 use crate::findings::Findings;
+
+/// An address in an EndpointSlice or Endpoints.
+struct Listed<'l> {
+    address: &'l str,
+    ready: bool,
+    /// What stands behind it.
+    target: Option<&'l TargetRef>,
+}
 
 type Labels = BTreeMap<String, String>;
 
@@ -150,9 +159,10 @@ impl<'a> Registry<'a> {
                 subzone: String::new(),
             };
             for address in &endpoint.addresses {
+                let listed = Listed { address, ready, target: endpoint.target_ref.as_ref() };
                 for target in &targets {
                     let origin = object.origin_of(&format!("endpoints[{at}]"));
-                    members.extend(self.listed_member(object, address, *target, ready, &zone, origin));
+                    members.extend(self.listed_member(object, &listed, *target, &zone, origin));
                 }
             }
         }
@@ -170,12 +180,15 @@ impl<'a> Registry<'a> {
             let not_ready = subset.not_ready_addresses.iter().enumerate().map(|(n, address)| (n, address, false));
             for (number, address, ready) in ready.chain(not_ready) {
                 let list = if ready { "addresses" } else { "notReadyAddresses" };
+                let listed = Listed { address: &address.ip, ready, target: address.target_ref.as_ref() };
                 for target in subset.ports.iter().filter(|p| p.name == port.name) {
                     let target = target.port.map_or_else(|| numeric_target(port), port_number);
                     let origin = object.origin_of(&format!("subsets[{at}].{list}[{number}]"));
-                    members.extend(target.and_then(|target| {
-                        self.listed_member(object, &address.ip, target, ready, &Locality::default(), origin)
-                    }));
+                    members.extend(
+                        target.and_then(|target| {
+                            self.listed_member(object, &listed, target, &Locality::default(), origin)
+                        }),
+                    );
                 }
             }
         }
@@ -185,20 +198,19 @@ impl<'a> Registry<'a> {
     fn listed_member(
         &self,
         list: &Object,
-        address: &str,
+        listed: &Listed<'_>,
         port: u16,
-        ready: bool,
         zone: &Locality,
         origin: Origin,
     ) -> Option<Member> {
-        let pod = self.workloads.pod_at(&list.key.namespace, address);
+        let pod = self.workloads.pod_behind(listed.target, &list.key.namespace, listed.address);
         let labels = pod.map(|pod| pod.labels.clone().into_owned()).unwrap_or_default();
         let locality = label_locality(&labels);
-        let address = MemberAddress::parse(address, port).filter(|a| matches!(a, MemberAddress::Known(_)))?;
+        let address = MemberAddress::parse(listed.address, port).filter(|a| matches!(a, MemberAddress::Known(_)))?;
         Some(Member {
             address,
             weight: 1,
-            health: health(ready),
+            health: health(listed.ready),
             locality: if locality == Locality::default() { zone.clone() } else { locality },
             workload: match pod {
                 Some(pod) => pod.describe(self.cluster_id),

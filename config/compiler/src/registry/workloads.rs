@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 
 use ahash::AHashMap;
 use tidegate_core::Kind;
+use tidegate_resources::kubernetes::TargetRef;
 use tidegate_resources::{Object, Pod, ResourceSet, Spec, WorkloadEntry};
 use tidegate_snapshot::{Locality, Workload};
 
@@ -35,11 +36,18 @@ pub(crate) struct WorkloadIndex<'a> {
     /// Namespace, label, value.
     by_label: AHashMap<(&'a str, &'a str, &'a str), Vec<u32>>,
     pods_by_address: AHashMap<&'a str, Vec<u32>>,
+    /// Namespace, name.
+    pods_by_name: AHashMap<(&'a str, &'a str), u32>,
 }
 
 impl<'a> WorkloadIndex<'a> {
     pub(crate) fn new(resources: &'a ResourceSet) -> Self {
-        let mut index = Self { workloads: Vec::new(), by_label: AHashMap::new(), pods_by_address: AHashMap::new() };
+        let mut index = Self {
+            workloads: Vec::new(),
+            by_label: AHashMap::new(),
+            pods_by_address: AHashMap::new(),
+            pods_by_name: AHashMap::new(),
+        };
         for object in resources.iter_kind(Kind::Pod).chain(resources.iter_kind(Kind::WorkloadEntry)) {
             index.add(object);
         }
@@ -57,6 +65,7 @@ impl<'a> WorkloadIndex<'a> {
                 for address in pod_addresses(pod) {
                     self.pods_by_address.entry(address).or_default().push(number);
                 }
+                self.pods_by_name.insert((&*object.key.namespace, &*object.key.name), number);
                 (WorkloadSource::Pod(pod), Cow::Borrowed(metadata))
             }
             Spec::WorkloadEntry(entry) => {
@@ -101,8 +110,25 @@ impl<'a> WorkloadIndex<'a> {
             .filter(move |workload| is_subset(selector, &workload.labels))
     }
 
+    /// The Pod that a list of endpoints of a namespace names; without a name the one that has the address.
+    pub(crate) fn pod_behind(
+        &self,
+        target: Option<&TargetRef>,
+        namespace: &str,
+        address: &str,
+    ) -> Option<&WorkloadObject<'a>> {
+        let named = target.filter(|target| target.kind == "Pod").and_then(|target| {
+            let namespace = if target.namespace.is_empty() { namespace } else { &target.namespace };
+            self.pods_by_name.get(&(namespace, target.name.as_str()))
+        });
+        match named {
+            Some(number) => self.workloads.get(*number as usize),
+            None => self.pod_at(namespace, address),
+        }
+    }
+
     /// The Pod of a namespace that has an address; none if several share it (host network) and so none is known.
-    pub(crate) fn pod_at(&self, namespace: &str, address: &str) -> Option<&WorkloadObject<'a>> {
+    fn pod_at(&self, namespace: &str, address: &str) -> Option<&WorkloadObject<'a>> {
         let mut pods = self
             .pods_by_address
             .get(address)?

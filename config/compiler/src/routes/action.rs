@@ -2,10 +2,12 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use tidegate_core::Code;
-use tidegate_resources::{HttpDirectResponse, HttpRedirect, HttpRoute, HttpRouteDestination, RedirectPortSelection};
+use tidegate_resources::{
+    HttpDirectResponse, HttpRedirect, HttpRoute, HttpRouteDestination, RedirectPortSelection, re2,
+};
 use tidegate_snapshot::{
-    DirectResponse, Forward, HeaderOperations, HeaderValueTemplate, PathRewrite, Redirect, RedirectPath, RedirectPort,
-    RegexRewrite, RouteAction, WeightedCluster,
+    DirectResponse, Forward, HeaderOperations, HeaderValueTemplate, PathRewrite, Pattern, Redirect, RedirectPath,
+    RedirectPort, RegexRewrite, RouteAction, WeightedCluster,
 };
 
 use super::headers::compile_headers;
@@ -144,16 +146,24 @@ fn compile_forward(
     forward.authority = authority;
     forward.path_rewrite = match rewrite {
         Some(rewrite) => match &rewrite.uri_regex_rewrite {
-            Some(regex) if rewrite.uri.is_empty() => Some(PathRewrite::Regex(
-                RegexRewrite::new(&regex.r#match, &regex.rewrite)
-                    .map_err(|error| (".rewrite.uriRegexRewrite", error.to_string()))?,
-            )),
+            Some(regex) if rewrite.uri.is_empty() => {
+                let rewrite = compile_regex_rewrite(&regex.r#match, &regex.rewrite);
+                Some(PathRewrite::Regex(rewrite.map_err(|reason| (".rewrite.uriRegexRewrite", reason))?))
+            }
             _ if rewrite.uri.is_empty() => None,
             _ => Some(PathRewrite::Matched { with: rewrite.uri.clone() }),
         },
         None => None,
     };
     Ok(Compiled { action: RouteAction::Forward(forward), request_headers, response_headers })
+}
+
+/// # Errors
+/// Why it cannot be used, for people.
+fn compile_regex_rewrite(pattern: &str, substitution: &str) -> Result<RegexRewrite, String> {
+    let expression = re2::translate(pattern).map_err(|error| error.to_string())?;
+    let pattern = Pattern::search_translated(pattern, &expression).map_err(|error| error.to_string())?;
+    RegexRewrite::with(pattern, substitution).map_err(|error| error.to_string())
 }
 
 /// # Errors

@@ -73,7 +73,7 @@ fn compile_string(condition: &Written, patterns: &mut Patterns) -> Result<String
         Written::Prefix(value) => StringMatch::Prefix(value.clone()),
         // No regular expression, but what Istio takes for "any value".
         Written::Regex(regex) if regex == "*" => StringMatch::Present,
-        Written::Regex(regex) => StringMatch::Regex(patterns.full(regex).map_err(|error| error.to_string())?),
+        Written::Regex(regex) => StringMatch::Regex(patterns.full(regex)?),
     })
 }
 
@@ -83,7 +83,7 @@ fn compile_path(entry: &HttpMatchRequest, patterns: &mut Patterns) -> Result<Pat
         None | Some(Written::Unset) => PathMatch::any(),
         Some(Written::Exact(value)) => PathMatch::Exact { value: value.clone(), ignore_case },
         Some(Written::Prefix(value)) => PathMatch::Prefix { value: value.clone(), ignore_case },
-        Some(Written::Regex(regex)) => PathMatch::Regex(patterns.full(regex).map_err(|error| error.to_string())?),
+        Some(Written::Regex(regex)) => PathMatch::Regex(patterns.full(regex)?),
     })
 }
 

@@ -285,3 +285,12 @@ fn matches_may_ask_for_port_gateway_and_source() {
     check(&compilation, "GET a.com/ns", "80||c");
     assert_eq!(outcome(&explain_on(&compilation, 81, "GET a.com/g", &[])), "80||b");
 }
+
+#[test]
+fn short_hosts_and_delegates_are_explained() {
+    let short = virtual_service("v", &format!("hosts: [localhost], http: [{{{}}}]", to("a")));
+    let compilation = compiled(&[GATEWAY, &short, SERVICES]);
+    check_finding(&compilation, "TG0005", "spec.hosts[0]", "stands for `localhost.default.svc.cluster.local`");
+    let delegate = service_in("default", "d", &format!("http: [{{{}}}]", to("a")));
+    check_finding(&compiled(&[GATEWAY, &delegate, SERVICES]), "TG0004", "spec", "only a `delegate`");
+}

@@ -163,6 +163,8 @@ spec: {{selector: {{app: a}}, ports: [{{name: http, port: 80}}]}}
     assert_eq!(of("v1"), ["10.0.0.1:80"]);
     assert_eq!(of("all"), ["10.0.0.1:80", "10.0.0.2:80"]);
     assert!(of("none").is_empty());
+    let empty = with_service(&rules, &services, ", subset: none");
+    check_finding(&empty, "TG0009", "spec.subsets[1].labels", "(version=v3)");
     let missing = with_service(&rules, &services, ", subset: v9");
     check(&missing, "GET a.com/", "!80|v9|a");
     check_finding(&missing, "IST0101", "spec.http[0].route[0].destination.subset", "its subsets: all, none, v1");

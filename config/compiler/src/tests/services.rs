@@ -67,7 +67,7 @@ fn pods_that_the_selector_matches_are_endpoints() {
     let compilation = routed_to("s", &documents);
     assert_eq!(endpoints(&compilation, K8S_CLUSTER), ["10.0.0.1:9000", "-10.0.0.2:9000", "10.0.0.3:9000"]);
     let all = K8S.replace("selector:", "publishNotReadyAddresses: true, selector:");
-    let compilation = routed_to("s", &[&all, &documents[2]]);
+    let compilation = routed_to("s", &[&all, documents[2]]);
     assert_eq!(endpoints(&compilation, K8S_CLUSTER), ["10.0.0.2:9000"]);
 }
 
@@ -239,4 +239,67 @@ fn a_cluster_domain_of_ones_own_is_used_throughout() {
     let options = CompileOptions { cluster_domain: "corp.example".into(), ..CompileOptions::default() };
     let compilation = compile(&resources(&[GATEWAY, &service, K8S]), &options);
     check(&compilation, "GET a.com/", "80||s.default.svc.corp.example");
+}
+
+#[test]
+fn services_without_endpoints_say_why() {
+    let check_reason = |documents: &[&str], path: &str, reason: &str| {
+        check_finding(&routed_to("s", documents), "TG0009", path, reason);
+    };
+    check_reason(&[K8S], "spec.selector", "no Pod or WorkloadEntry has the labels");
+    check_reason(&[K8S, &pod("p", "app: s", "")], "spec.selector", "of 1 Pods and WorkloadEntries");
+    check_reason(&[&K8S.replace("selector: {app: s}, ", "")], "spec.selector", "it has no selector");
+    let slice = "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: s-1, labels: {kubernetes.io/service-name: s}}
+addressType: IPv4
+endpoints: [{addresses: [10.0.0.1]}]
+ports: [{name: other, port: 6000}]
+";
+    check_reason(&[K8S, slice], "spec.selector", "EndpointSlices have none for this port");
+    let none =
+        service_entry("e", "hosts: [ext.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: NONE");
+    let compilation = routed_to("ext.com", &[&none]);
+    check_finding(&compilation, "TG0009", "spec.resolution", "no original destination");
+    check(&compilation, "GET a.com/", "80||ext.com");
+}
+
+#[test]
+fn slices_of_names_are_skipped_and_said_to_be() {
+    let slice = "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: s-1, labels: {kubernetes.io/service-name: s}}
+addressType: FQDN
+endpoints: [{addresses: [x.example.com]}]
+ports: [{name: http, port: 6000}]
+";
+    check_finding(&routed_to("s", &[K8S, slice]), "TG0005", "addressType", "of names adds no endpoints");
+}
+
+#[test]
+fn an_endpoint_may_name_its_pod() {
+    let slice = "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: s-1, labels: {kubernetes.io/service-name: s}}
+addressType: IPv4
+endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: two, namespace: default, uid: x}}]
+ports: [{name: http, port: 6000}]
+";
+    // Two Pods share the address of their node.
+    let (one, two) = (pod("one", "app: one", "podIP: 10.0.0.1"), pod("two", "app: two", "podIP: 10.0.0.1"));
+    let app = |slice: &str| {
+        let compilation = routed_to("s", &[K8S, slice, &one, &two]);
+        let tidegate_snapshot::Discovery::Static(all) = &compilation.snapshot.clusters()[0].discovery else { panic!() };
+        all[0].workload.app.clone()
+    };
+    assert_eq!(app(slice), "two");
+    assert_eq!(
+        app(&slice
+            .replace("targetRef", "nodeName: n, x-targetRef")
+            .replace(", x-targetRef: {kind: Pod, name: two, namespace: default, uid: x}", "")),
+        ""
+    );
 }
