@@ -7,7 +7,7 @@ mod explanation;
 mod paint;
 mod table;
 
-pub(crate) use diagnostics::{Finding, Texts, findings_table, istioctl_findings, printable, snippets};
+pub(crate) use diagnostics::{Finding, SourceText, Texts, findings_table, istioctl_findings, printable, snippets};
 pub(crate) use explanation::{ExplanationView, explanation};
 pub(crate) use paint::Paint;
 pub(crate) use table::Table;

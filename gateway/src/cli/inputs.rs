@@ -14,7 +14,7 @@ use tidegate_core::{Code, Diagnostic, Level, Origin};
 use tidegate_mesh_bridge::files::{FileSource, FileView, Limits, Offer, Root, Understanding};
 use tidegate_resources::{MAX_FILE_BYTES, ParseOptions, ResourceSet, Skipped, parse_bytes, validate};
 
-use crate::render::Texts;
+use crate::render::{SourceText, Texts};
 use crate::run::ReadOptions;
 
 /// Texts that are kept for snippets, in bytes altogether.
@@ -100,7 +100,7 @@ impl Inputs {
             skipped: parsed.skipped,
             diagnostics,
         }));
-        self.streams.insert(name, String::from_utf8_lossy(&bytes).into());
+        self.streams.insert(name, SourceText::new(bytes));
     }
 
     /// Every finding about single files and objects, and one for each kind that is not served.
@@ -146,8 +146,9 @@ pub(crate) fn texts(diagnostics: &[&Diagnostic], mut texts: Texts) -> Texts {
         let mut text = Vec::new();
         let room = (MAX_TEXTS - total) as u64;
         if fs::File::open(&**file).and_then(|file| file.take(room).read_to_end(&mut text)).is_ok() {
+            let text = SourceText::new(text);
             total += text.len();
-            texts.insert(file.clone(), String::from_utf8_lossy(&text).into());
+            texts.insert(file.clone(), text);
         }
     }
     texts

@@ -14,6 +14,8 @@ use super::{Paint, Table};
 
 /// Longest line of a file that is shown; a longer one is only named.
 const MAX_LINE: usize = 1000;
+/// Snippets that are shown at once; nobody reads more.
+const MAX_SNIPPETS: usize = 200;
 /// Lines of context before and after.
 const CONTEXT: (usize, usize) = (2, 1);
 
@@ -126,16 +128,49 @@ pub(crate) fn findings_table(diagnostics: &[&Diagnostic], paint: Paint) -> Strin
 }
 
 /// Texts of files by the name that origins have.
-pub(crate) type Texts = HashMap<Arc<str>, Arc<str>>;
+pub(crate) type Texts = HashMap<Arc<str>, SourceText>;
+
+/// The text of a file, with the places of its lines.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceText {
+    text: String,
+    /// Bytes before each line.
+    line_starts: Vec<usize>,
+}
+
+impl SourceText {
+    /// Bytes that are no UTF-8 are replaced.
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        let text =
+            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text, line_starts }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// The text of `lines`, which count from 0, without the last line's end; as many of them as there are.
+    fn lines(&self, lines: Range<usize>) -> Option<&str> {
+        let start = *self.line_starts.get(lines.start)?;
+        let end = self.line_starts.get(lines.end).map_or(self.text.len(), |next| next - 1);
+        self.text.get(start..end)
+    }
+}
 
 /// Findings as rustc prints them: the lines of the file, the place underlined, the mend below.
 pub(crate) fn snippets(diagnostics: &[&Diagnostic], texts: &Texts, paint: Paint, width: usize) -> String {
     let renderer = if paint.is_colored() { Renderer::styled() } else { Renderer::plain() };
     let renderer = renderer.term_width(width).decor_style(DecorStyle::Ascii);
     let mut out = String::new();
-    for diagnostic in diagnostics {
+    for diagnostic in diagnostics.iter().take(MAX_SNIPPETS) {
         out.push_str(&renderer.render(&[group(diagnostic, texts)]));
         out.push_str("\n\n");
+    }
+    if let Some(more) = diagnostics.len().checked_sub(MAX_SNIPPETS).filter(|more| *more > 0) {
+        // Writing into a String does not fail.
+        let _ = writeln!(out, "... and {more} more; -o table and -o json list them all\n");
     }
     out
 }
@@ -193,25 +228,15 @@ struct Excerpt<'a> {
 
 impl<'a> Excerpt<'a> {
     /// None if the origin has no line, the text no such line, or the lines are too long to show.
-    fn around(text: &'a str, origin: &Origin) -> Option<Self> {
+    fn around(source: &'a SourceText, origin: &Origin) -> Option<Self> {
         let line = (origin.position.line as usize).checked_sub(1)?;
         let first = line.saturating_sub(CONTEXT.0);
-        // Starts of the lines wanted, and of the one after them.
-        let starts: Vec<usize> = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .skip(first)
-            .take(line - first + CONTEXT.1 + 2)
-            .collect();
-        let start = *starts.first()?;
-        let line_start = *starts.get(line - first)?;
-        let end = starts.get(line - first + CONTEXT.1 + 1).map_or(text.len(), |next| next - 1);
-        let excerpt = &text[start..end];
+        let excerpt = source.lines(first..line + CONTEXT.1 + 1)?;
         if excerpt.lines().any(|line| line.len() > MAX_LINE) {
             return None;
         }
-        let marked_line = text[line_start..].lines().next().unwrap_or_default();
-        let marked = marked_part(marked_line, origin.position.column);
-        let offset = line_start - start;
+        let marked = marked_part(source.lines(line..line + 1)?.trim_end(), origin.position.column);
+        let offset = source.line_starts[line] - source.line_starts[first];
         Some(Self { text: excerpt, first_line: first + 1, marked: marked.start + offset..marked.end + offset })
     }
 }
@@ -257,6 +282,10 @@ mod tests {
         assert_eq!(marked("  a b", 0), "a b");
     }
 
+    fn text(text: &str) -> SourceText {
+        SourceText::new(text.as_bytes().to_vec())
+    }
+
     fn diagnostic(line: u32, column: u32) -> Diagnostic {
         Diagnostic::error(Code::SCHEMA, Origin::new("a.yaml", line, column), "unknown field `weigth`")
             .key(ResourceKey::local(Kind::VirtualService, "default", "reviews"))
@@ -266,7 +295,7 @@ mod tests {
 
     #[test]
     fn snippets_show_the_place_and_the_mend() {
-        let texts = Texts::from([("a.yaml".into(), "one\ntwo\nthree\n  weigth: 1\nfive\nsix\n".into())]);
+        let texts = Texts::from([("a.yaml".into(), text("one\ntwo\nthree\n  weigth: 1\nfive\nsix\n"))]);
         let text = snippets(&[&diagnostic(4, 3)], &texts, Paint::new(false), 100);
         assert_eq!(
             text,
@@ -287,9 +316,25 @@ mod tests {
     }
 
     #[test]
+    fn the_first_and_the_last_line_are_shown_as_far_as_there_is_context() {
+        for (content, line) in [("weigth: 1", 1), ("a\nweigth: 1\n", 2), ("a\r\nb\r\nweigth: 1\r\n", 3)] {
+            let texts = Texts::from([("a.yaml".into(), text(content))]);
+            let out = snippets(&[&diagnostic(line, 1)], &texts, Paint::new(false), 100);
+            assert!(out.contains(&format!("{line} | weigth: 1\n")) && out.contains(" | ^^^^^^ "), "{out}");
+        }
+    }
+
+    #[test]
+    fn more_findings_than_anybody_reads_are_counted() {
+        let finding = diagnostic(0, 0);
+        let out = snippets(&vec![&finding; MAX_SNIPPETS + 3], &Texts::new(), Paint::new(false), 100);
+        assert!(out.contains("... and 3 more;"), "{out}");
+    }
+
+    #[test]
     fn places_outside_the_text_are_only_named() {
         let long = format!("{}\n", "x".repeat(MAX_LINE + 1));
-        let texts = Texts::from([("a.yaml".into(), long.into())]);
+        let texts = Texts::from([("a.yaml".into(), text(&long))]);
         for (line, column) in [(0, 0), (1, 5), (99, 1)] {
             let text = snippets(&[&diagnostic(line, column)], &texts, Paint::new(false), 100);
             assert!(text.contains("--> a.yaml"), "{text}");
