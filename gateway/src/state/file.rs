@@ -2,6 +2,7 @@
 //!
 //! `tidegate-state 1 <length of the rest in bytes, 16 hex digits> <SHA-256 of the rest>\n`
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -36,31 +37,26 @@ pub(crate) enum LoadError {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Content {
+struct Content<'a> {
     /// Hash of the Snapshot that was made of this.
-    snapshot: String,
-    files: Vec<FileContent>,
+    snapshot: Cow<'a, str>,
+    files: Vec<FileContent<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct FileContent {
+struct FileContent<'a> {
     file: Arc<str>,
-    documents: Vec<Document>,
+    documents: Vec<Document<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Document {
+struct Document<'a> {
     lines_before: u32,
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     mesh_config: bool,
     /// The objects of the document that serve in this form.
-    keys: Vec<ResourceKey>,
-    text: Box<str>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_false(value: &bool) -> bool {
-    !value
+    keys: Vec<Cow<'a, ResourceKey>>,
+    text: Cow<'a, str>,
 }
 
 /// An object of a state file.
@@ -140,37 +136,37 @@ impl Saved {
         if hex(&Sha256::digest(content)) != checksum {
             return Err(LoadError::Damaged("its checksum differs"));
         }
-        let content: Content = serde_json::from_slice(content)?;
+        let content: Content<'static> = serde_json::from_slice(content)?;
         let mut objects = BTreeMap::new();
         for file in content.files {
             for document in file.documents {
                 let content = if document.mesh_config { RootContent::MeshConfig } else { RootContent::Resources };
-                let source = SourceDocument { lines_before: document.lines_before, content, text: document.text };
+                let source = SourceDocument { lines_before: document.lines_before, content, text: document.text.into() };
                 let source = Arc::new(source);
                 for key in document.keys {
-                    objects.insert(key, SavedObject { file: file.file.clone(), document: source.clone() });
+                    objects.insert(key.into_owned(), SavedObject { file: file.file.clone(), document: source.clone() });
                 }
             }
         }
-        Ok(Self { snapshot: content.snapshot, objects })
+        Ok(Self { snapshot: content.snapshot.into_owned(), objects })
     }
 
-    fn content(&self) -> Content {
-        let mut files: BTreeMap<&Arc<str>, BTreeMap<(u32, *const SourceDocument), Document>> = BTreeMap::new();
+    fn content(&self) -> Content<'_> {
+        let mut files: BTreeMap<&Arc<str>, BTreeMap<(u32, *const SourceDocument), Document<'_>>> = BTreeMap::new();
         for (key, SavedObject { file, document }) in &self.objects {
             let entry = files.entry(file).or_default().entry((document.lines_before, Arc::as_ptr(document)));
             let saved = entry.or_insert_with(|| Document {
                 lines_before: document.lines_before,
                 mesh_config: document.content == RootContent::MeshConfig,
                 keys: Vec::new(),
-                text: document.text.clone(),
+                text: Cow::Borrowed(&document.text),
             });
-            saved.keys.push(key.clone());
+            saved.keys.push(Cow::Borrowed(key));
         }
         let files = files
             .into_iter()
             .map(|(file, documents)| FileContent { file: file.clone(), documents: documents.into_values().collect() });
-        Content { snapshot: self.snapshot.clone(), files: files.collect() }
+        Content { snapshot: Cow::Borrowed(&self.snapshot), files: files.collect() }
     }
 
     /// Writes header and content to an empty file and flushes them to the disk.
