@@ -175,11 +175,13 @@ impl<'a> Bindings<'a> {
         found
     }
 
-    /// Every use of a VirtualService that a virtual host has, once, in a fixed order.
-    pub(crate) fn uses(&self) -> impl Iterator<Item = Binding<'_, 'a>> {
-        let all = self.ports.iter().flat_map(|port| port.hosts.values().flat_map(|host| &host.uses));
-        let mut seen = AHashSet::new();
-        all.filter(move |key| seen.insert(**key)).filter_map(|key| self.binding(*key))
+    /// Every use of a VirtualService that a virtual host has, in a fixed order, with the number of those hosts.
+    pub(crate) fn uses(&self) -> BTreeMap<Use, usize> {
+        let mut uses = BTreeMap::new();
+        for key in self.ports.iter().flat_map(|port| port.hosts.values().flat_map(|host| &host.uses)) {
+            *uses.entry(*key).or_default() += 1;
+        }
+        uses
     }
 
     /// The servers that admit a host, then the VirtualServices whose routes it has.

@@ -83,11 +83,12 @@ impl Compiler {
 
         // A route names its cluster by its place in the table, so the table is complete before the first route is made.
         let mut routes = RouteCompiler::new(options, &mut self.patterns);
-        for binding in bindings.uses() {
+        let uses = bindings.uses();
+        for binding in uses.keys().filter_map(|key| bindings.binding(*key)) {
             routes.collect_clusters(binding, &mut clusters, &mut findings);
         }
         let table = clusters.build(&mut findings);
-        let listeners = listeners(&bindings, &mut routes, &mut clusters, &table, &mut findings);
+        let listeners = listeners(&bindings, &uses, &mut routes, &mut clusters, &table, &mut findings);
         self.patterns.end_generation();
 
         let snapshot = Snapshot::new(listeners, table.into_clusters(), mesh.settings.clone());

@@ -5,7 +5,7 @@ mod headers;
 mod matcher;
 mod patterns;
 
-use std::rc::Rc;
+use std::collections::hash_map::Entry;
 
 use ahash::AHashMap;
 use tidegate_core::Code;
@@ -49,7 +49,14 @@ struct Reachable {
 pub(crate) struct RouteCompiler<'a> {
     options: &'a CompileOptions,
     patterns: &'a mut Patterns,
-    compiled: AHashMap<Use, Rc<[CompiledRoute]>>,
+    compiled: AHashMap<Use, Compilate>,
+}
+
+/// The routes of a use, and how many virtual hosts are still to come for them.
+#[derive(Debug)]
+struct Compilate {
+    routes: Vec<CompiledRoute>,
+    hosts_left: usize,
 }
 
 /// Whether any rule of a VirtualService applies to a Gateway and port. One that has none makes no virtual host.
@@ -164,16 +171,23 @@ impl<'a> RouteCompiler<'a> {
         }
     }
 
-    /// The routes of a binding in order of evaluation.
+    /// The routes of a binding in order of evaluation, for one of the `hosts` virtual hosts that ask for them. They are
+    /// made for the first and given away to the last.
     pub(crate) fn compile(
         &mut self,
         binding: Binding<'_, '_>,
+        hosts: usize,
         clusters: &mut Clusters<'_>,
         table: &ClusterTable,
         findings: &mut Findings,
-    ) -> Rc<[CompiledRoute]> {
-        if let Some(routes) = self.compiled.get(&binding.key) {
-            return Rc::clone(routes);
+    ) -> Vec<CompiledRoute> {
+        match self.compiled.entry(binding.key) {
+            Entry::Occupied(mut entry) if entry.get().hosts_left > 1 => {
+                entry.get_mut().hosts_left -= 1;
+                return entry.get().routes.clone();
+            }
+            Entry::Occupied(entry) => return entry.remove().routes,
+            Entry::Vacant(_) => {}
         }
         let reachable = reachable(&binding, self.options);
         report_hidden(&binding, &reachable, findings);
@@ -187,8 +201,9 @@ impl<'a> RouteCompiler<'a> {
             let Some((_, compiled)) = &action else { continue };
             routes.extend(compile_route(&binding, place, rule, entry, compiled, self.patterns, findings));
         }
-        let routes: Rc<[CompiledRoute]> = routes.into();
-        self.compiled.insert(binding.key, Rc::clone(&routes));
+        if hosts > 1 {
+            self.compiled.insert(binding.key, Compilate { routes: routes.clone(), hosts_left: hosts - 1 });
+        }
         routes
     }
 }

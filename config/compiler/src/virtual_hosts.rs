@@ -1,6 +1,6 @@
 //! The routes of each host, in order, and the listeners that hold them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
@@ -9,7 +9,7 @@ use tidegate_snapshot::{
     FilterChain, Listener, ListenerProtocol, PathMatch, Route, RouteMatch, RouteTable, VirtualHost,
 };
 
-use crate::bindings::{Bindings, BoundHost, BoundPort};
+use crate::bindings::{Bindings, BoundHost, BoundPort, Use};
 use crate::clusters::{ClusterTable, Clusters};
 use crate::findings::Findings;
 use crate::gateways::GatewayServer;
@@ -22,17 +22,19 @@ const MAX_ROUTES: usize = 1_000_000;
 /// Makes the listeners of a Snapshot with all that they hold.
 pub(crate) fn listeners(
     bindings: &Bindings<'_>,
+    uses: &BTreeMap<Use, usize>,
     routes: &mut RouteCompiler<'_>,
     clusters: &mut Clusters<'_>,
     table: &ClusterTable,
     findings: &mut Findings,
 ) -> Vec<Listener> {
-    let mut assembly = Assembly { bindings, routes, clusters, table, findings, total: 0 };
+    let mut assembly = Assembly { bindings, uses, routes, clusters, table, findings, total: 0 };
     bindings.ports.iter().map(|port| assembly.listener(port)).collect()
 }
 
 struct Assembly<'s, 'b, 'a, 'c, 'o> {
     bindings: &'b Bindings<'a>,
+    uses: &'b BTreeMap<Use, usize>,
     routes: &'s mut RouteCompiler<'o>,
     clusters: &'s mut Clusters<'c>,
     table: &'s ClusterTable,
@@ -81,7 +83,8 @@ impl Assembly<'_, '_, '_, '_, '_> {
         let mut seen = AHashSet::new();
         for key in &bound.uses {
             let Some(binding) = self.bindings.binding(*key) else { continue };
-            let compiled = self.routes.compile(binding, self.clusters, self.table, self.findings);
+            let hosts = self.uses.get(key).copied().unwrap_or_default();
+            let compiled = self.routes.compile(binding, hosts, self.clusters, self.table, self.findings);
             if self.total + compiled.len() > MAX_ROUTES {
                 let message = format!(
                     "the configuration has more than {MAX_ROUTES} routes; those of this VirtualService for `{host}` are left out"
@@ -90,7 +93,7 @@ impl Assembly<'_, '_, '_, '_, '_> {
                 continue;
             }
             self.total += compiled.len();
-            for part in &*compiled {
+            for part in compiled {
                 // Bound by two Gateways, a rule has its route once: a second could never be reached.
                 if !seen.insert((key.service, part.rule, part.entry)) {
                     continue;
@@ -101,7 +104,7 @@ impl Assembly<'_, '_, '_, '_, '_> {
                     let path = path_of(part.rule, part.entry);
                     self.findings.warning(Code::SHADOWED, binding.object, &path, message);
                 }
-                if part.catch_all { &mut catch_all } else { &mut specific }.push(part.route.clone());
+                if part.catch_all { &mut catch_all } else { &mut specific }.push(part.route);
             }
         }
         specific.append(&mut catch_all);
