@@ -81,7 +81,7 @@ fn many_broken_documents_give_few_findings() {
 fn a_config_map_is_as_large_as_kubernetes_stores_it() {
     let map = |bytes: usize| format!("{HEAD}data:\n  a: {}\n", "x".repeat(bytes));
     assert_eq!(read(&map(1 << 20)).objects.len(), 1);
-    let message = refused(&map(50 << 20));
+    let message = refused(&map(8 << 20));
     assert!(message.ends_with("Kubernetes stores at most 1048576"), "{message}");
 }
 

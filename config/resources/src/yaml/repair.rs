@@ -3,10 +3,10 @@
 
 use saphyr_parser::{Event, Parser, ScanError};
 
-/// Columns by which a line is moved to the right: more than any indentation that is met in practice.
-const SHIFT: usize = 400;
+/// Most columns by which a line is moved to the right.
+const MAX_SHIFT: usize = 400;
 /// Lines that are moved in one attempt.
-const MAX_LINES: usize = 1000;
+const MAX_LINES: usize = 10_000;
 /// Attempts on one chunk.
 const MAX_ATTEMPTS: usize = 32;
 
@@ -15,6 +15,8 @@ const MAX_ATTEMPTS: usize = 32;
 pub(super) struct Repair {
     /// Lines (from 1) that were moved to the right, sorted.
     moved: Vec<usize>,
+    /// Columns by which they were moved: more than the deepest indentation of the original.
+    shift: usize,
     has_replaced_surrogates: bool,
     attempts: usize,
 }
@@ -38,25 +40,29 @@ impl Repair {
 
     /// Column of the original text.
     pub(super) fn column(&self, line: usize, column: usize) -> usize {
-        if self.moved.binary_search(&line).is_ok() { column.saturating_sub(SHIFT) } else { column }
+        if self.moved.binary_search(&line).is_ok() { column.saturating_sub(self.shift) } else { column }
     }
 
     /// Lines of a `[...]` or `{...}` need not be indented more than what is around it.
     fn move_flow_lines(&mut self, text: &str, line: usize) -> Option<String> {
         let start = text.match_indices('\n').nth(line.checked_sub(2)?).map(|(index, _)| index + 1)?;
         let (before, after) = text.split_at(start);
-        if self.moved.binary_search(&line).is_ok() || !ends_within_flow(before) {
+        if self.shift == 0 {
+            let indentations = text.lines().map(|line| line.bytes().take_while(|byte| *byte == b' ').count());
+            self.shift = 1 + indentations.max().unwrap_or(0).min(MAX_SHIFT);
+        }
+        if self.moved.binary_search(&line).is_ok() || !ends_within_flow(before, self.shift) {
             return None;
         }
-        let mut result = String::with_capacity(text.len() + 8 * SHIFT);
+        let mut result = String::with_capacity(text.len() + 8 * self.shift);
         result.push_str(before);
+        let mut newly_moved = Vec::new();
         let mut rest = after;
         for line in line..line + MAX_LINES {
             let end = rest.find('\n').map_or(rest.len(), |index| index + 1);
             if self.moved.binary_search(&line).is_err() {
-                result.extend(std::iter::repeat_n(' ', SHIFT));
-                self.moved.push(line);
-                self.moved.sort_unstable();
+                result.extend(std::iter::repeat_n(' ', self.shift));
+                newly_moved.push(line);
             }
             let (content, others) = rest.split_at(end);
             result.push_str(content);
@@ -67,20 +73,22 @@ impl Repair {
             }
         }
         result.push_str(rest);
+        self.moved.extend(newly_moved);
+        self.moved.sort_unstable();
         Some(result)
     }
 }
 
 /// Whether a text that is cut off ends between the brackets of a flow collection: then a bracket can close it. The
 /// comment before the bracket ends what the bracket might continue otherwise.
-fn ends_within_flow(text: &str) -> bool {
-    let pad = " ".repeat(SHIFT);
+fn ends_within_flow(text: &str, shift: usize) -> bool {
+    let pad = " ".repeat(shift);
     let line = text.matches('\n').count() + 2;
     ["]", "}"].into_iter().any(|bracket| {
         let probe = format!("{text}{pad}#\n{pad}{bracket}\n");
         let mut parser = Parser::new_from_str(&probe);
         while let Some(Ok((event, span))) = parser.next_event() {
-            let is_bracket = span.start.line() == line && span.start.col() == SHIFT;
+            let is_bracket = span.start.line() == line && span.start.col() == shift;
             if is_bracket && matches!(event, Event::SequenceEnd | Event::MappingEnd) {
                 return true;
             }
