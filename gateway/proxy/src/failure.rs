@@ -14,6 +14,9 @@ use crate::request_context::RequestContext;
 use crate::retry::{self, RETRIABLE_GRPC_STATUS};
 use crate::telemetry::ResponseFlags;
 
+/// Interim answers (1xx) of one request that are passed on.
+const MAX_INTERIM: u32 = 100;
+
 /// No connection to the host that was picked: tries another while the policy allows.
 pub(crate) fn connect_failed(session: &Session, context: &mut RequestContext, mut error: Box<Error>) -> Box<Error> {
     if let Some(host) = context.host().cloned() {
@@ -88,10 +91,22 @@ pub(crate) fn check_upgrade(session: &Session, response: &ResponseHeader) -> Res
     Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 without an upgrade").into_up())
 }
 
+/// Counts an interim answer: a backend may send some, but not for ever.
+///
+/// # Errors
+/// The backend sends nothing else.
+pub(crate) fn check_interim(context: &mut RequestContext) -> Result<()> {
+    context.interim_answers += 1;
+    if context.interim_answers > MAX_INTERIM {
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "too many interim answers").into_up());
+    }
+    Ok(())
+}
+
 /// What the client is told of a request that failed for good; none if there is nobody to tell, or if it has been told
 /// something already.
 pub(crate) fn conclude(session: &Session, context: &mut RequestContext, error: &Error) -> Option<LocalReply> {
-    let expired = context.deadline().is_some_and(|deadline| deadline.is_expired());
+    let expired = context.is_expired();
     let reply = context.reply.take().or_else(|| match error.esource {
         _ if expired => Some(timed_out(context)),
         ErrorSource::Downstream => of_downstream(context, error),

@@ -94,10 +94,10 @@ impl Gateway {
         });
         let published = Arc::new(Published::new(snapshot, clusters, sink));
         diagnostics.extend(self.listeners.bind(published.snapshot()));
-        let previous = self.shared.published.swap(published.clone());
+        self.listeners.keep_last(published.snapshot(), &self.shared.published.load_full());
+        self.shared.published.store(published.clone());
         self.shared.metrics.config_published(published.snapshot().hash());
-        self.listeners.settle(published.snapshot(), &previous).await;
-        drop(previous);
+        self.listeners.settle(published.snapshot()).await;
         self.registry.retire();
         self.lifecycle.advance(Phase::Live);
         diagnostics
@@ -154,6 +154,13 @@ impl Gateway {
             let _ = timeout(Duration::from_secs(1), self.shared.connections.none()).await;
         }
         self.access_log.flush(FLUSH).await;
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.listeners.abandon();
+        self.shared.kill.cancel();
     }
 }
 

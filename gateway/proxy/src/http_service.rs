@@ -173,7 +173,7 @@ impl ProxyHttp for HttpService {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             failure::check_upgrade(session, response)?;
         } else if response.status.is_informational() {
-            return Ok(());
+            return failure::check_interim(context);
         }
         if let Some(host) = context.host() {
             host.answered(response.status.as_u16());

@@ -98,9 +98,18 @@ impl Listeners {
         diagnostics
     }
 
-    /// Accepts on what [`Self::bind`] bound, and retires what `snapshot` no longer has; `previous` is what had it.
-    /// Returns when the sockets of retired listeners are closed.
-    pub(crate) async fn settle(&self, snapshot: &Snapshot, previous: &Arc<Published>) {
+    /// Gives listeners that `snapshot` no longer has what their last requests are served from; to be called before
+    /// requests see `snapshot`.
+    pub(crate) fn keep_last(&self, snapshot: &Snapshot, present: &Arc<Published>) {
+        let wanted: BTreeSet<&str> = snapshot.listeners().iter().map(|listener| listener.name.as_str()).collect();
+        for entry in self.entries.lock().values().filter(|entry| !wanted.contains(&*entry.state.name)) {
+            entry.state.retire(present.clone());
+        }
+    }
+
+    /// Accepts on what [`Self::bind`] bound, and closes what `snapshot` no longer has. Returns when the sockets of
+    /// those listeners are closed.
+    pub(crate) async fn settle(&self, snapshot: &Snapshot) {
         let mut closing = Vec::new();
         {
             let mut entries = self.entries.lock();
@@ -109,7 +118,6 @@ impl Listeners {
             for name in gone {
                 let Some(entry) = entries.remove(&name) else { continue };
                 tracing::info!(listener = %name, "listener removed");
-                entry.state.retire(previous.clone());
                 closing.extend(entry.close());
             }
             for entry in entries.values_mut() {
@@ -130,6 +138,13 @@ impl Listeners {
         };
         for task in closing {
             let _ = task.await;
+        }
+    }
+
+    /// As [`Self::drain`], without waiting.
+    pub(crate) fn abandon(&self) {
+        for entry in self.entries.lock().values_mut() {
+            entry.close_mut();
         }
     }
 

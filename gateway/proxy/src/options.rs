@@ -67,10 +67,10 @@ impl Default for Limits {
         Self {
             max_header_bytes: 60 * 1024,
             max_headers: 100,
-            max_request_line: 32 * 1024,
+            max_request_line: 60 * 1024,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(3600),
-            stall_timeout: Duration::from_secs(3600),
+            stall_timeout: Duration::from_secs(300),
             max_concurrent_streams: 100,
             max_connections: 100_000,
             max_idle_upstream: 1024,

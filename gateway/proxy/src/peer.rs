@@ -44,7 +44,6 @@ pub(crate) fn build(session: &mut Session, context: &mut RequestContext) -> Resu
     };
     // An upgrade is HTTP/1's; HTTP/2 has no room for it.
     let http2 = http2 && !session.is_upgrade_req();
-    context.upstream_http2 = http2;
     let mut peer = match host.address() {
         EndpointAddress::Socket(address) => HttpPeer::new(address, false, String::new()),
         EndpointAddress::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?,

@@ -81,8 +81,8 @@ pub(crate) struct RequestContext {
     /// Tries that were repeated because a pooled connection turned out to be dead; the retry policy does not count
     /// them.
     pub(crate) replays: u32,
+    pub(crate) interim_answers: u32,
     pub(crate) upstream_address: Option<std::net::SocketAddr>,
-    pub(crate) upstream_http2: bool,
     pub(crate) connected: bool,
     pub(crate) request_end: Option<Instant>,
     pub(crate) upstream_start: Option<Instant>,
@@ -118,8 +118,8 @@ impl RequestContext {
             tried: SmallVec::new(),
             attempts: 0,
             replays: 0,
+            interim_answers: 0,
             upstream_address: None,
-            upstream_http2: false,
             connected: false,
             request_end: None,
             upstream_start: None,

@@ -96,28 +96,27 @@ impl HeadScan {
         if !name.iter().all(|byte| is_token(*byte)) || !line[colon + 1..].iter().all(|byte| is_field_byte(*byte)) {
             return Err(LocalReply::BAD_REQUEST);
         }
-        match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => {
-                if std::mem::replace(&mut self.host, true) {
-                    return Err(LocalReply::BAD_REQUEST);
-                }
+        let is = |expected: &[u8]| name.eq_ignore_ascii_case(expected);
+        if is(b"host") {
+            only_once(&mut self.host)?;
+        } else if is(b"content-length") {
+            let length = decimal(value).ok_or(LocalReply::BAD_REQUEST)?;
+            if self.length.replace(length).is_some() {
+                return Err(LocalReply::BAD_REQUEST);
             }
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let length = decimal(value).ok_or(LocalReply::BAD_REQUEST)?;
-                if self.length.replace(length).is_some() {
-                    return Err(LocalReply::BAD_REQUEST);
-                }
+        } else if is(b"transfer-encoding") {
+            // Other codings would have to be undone, and a list of two is how parsers are set against each other.
+            only_once(&mut self.chunked)?;
+            if !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(LocalReply::BAD_REQUEST);
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                // Other codings would have to be undone, and a list of two is how parsers are set against each other.
-                if !value.eq_ignore_ascii_case(b"chunked") || std::mem::replace(&mut self.chunked, true) {
-                    return Err(LocalReply::BAD_REQUEST);
-                }
-            }
-            _ => {}
         }
         Ok(())
     }
+}
+
+fn only_once(seen: &mut bool) -> Result<(), LocalReply> {
+    if std::mem::replace(seen, true) { Err(LocalReply::BAD_REQUEST) } else { Ok(()) }
 }
 
 fn request_line(line: &[u8], limits: &Limits) -> Result<(), LocalReply> {

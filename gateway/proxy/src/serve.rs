@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pingora_core::apps::ServerApp;
 use pingora_core::protocols::http::ServerSession;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -17,11 +18,16 @@ use crate::stream::{EdgeStream, Incoming};
 /// How long a connection that should go away still waits for a request that may be on its way already.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
+/// Silence after which TCP asks whether the client is still there.
+const KEEPALIVE: Duration = Duration::from_secs(300);
+
 /// Serves a connection until it closes.
 pub(crate) async fn serve(tcp: TcpStream, connection: Arc<Connection>, app: Arc<HttpApp>) {
     // Answers are gathered in our own buffer; the kernel's waiting would only add to it. Fails only for sockets that
     // are closed already.
     let _ = tcp.set_nodelay(true);
+    // Without it a client whose machine died in the middle of a tunnel would never be missed.
+    let _ = SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
     let mut stream = match EdgeStream::new(tcp, connection.clone()) {
         Ok(stream) => stream,
         Err(error) => return tracing::error!(%error, "cannot set up a connection"),

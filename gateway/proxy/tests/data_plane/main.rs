@@ -1,5 +1,7 @@
 //! The data plane over real sockets: raw clients in front, small backends behind, Snapshots built by hand.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod backend;
 mod client;
 mod harness;
