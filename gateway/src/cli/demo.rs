@@ -11,9 +11,10 @@ use super::Exit;
 use super::arguments::{ServerAddress, server_address};
 use super::output::Console;
 use super::run::LogArgs;
+use crate::control::read_once;
 use crate::demo::{Backends, Folder, Written};
 use crate::render::{Paint, Table, printable};
-use crate::run::{ConfigSource, RunOptions, Started, StateDir};
+use crate::run::{ConfigSource, ReadOptions, RunOptions, Started, StateDir};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,17 +52,22 @@ pub(crate) struct DemoArgs {
 
 pub(crate) fn run(args: DemoArgs, console: Console) -> anyhow::Result<Exit> {
     let start = Instant::now();
-    if let Err(error) = probe(SocketAddr::from(([0, 0, 0, 0], args.port))) {
-        console.error(&format!("the gateway cannot listen on port {}: {error}", args.port));
-        console.help(&format!("choose another port: tidegate demo --port {}", free_port_near(args.port)));
+    let folder = Folder::new(args.dir);
+    let port = gateway_port(&folder, args.port);
+    if let Err(error) = probe(SocketAddr::from(([0, 0, 0, 0], port))) {
+        console.error(&format!("the gateway cannot listen on port {port}: {error}"));
+        if port == args.port {
+            console.help(&format!("choose another port: tidegate demo --port {}", free_port_near(port)));
+        } else {
+            console.help(&format!("{}/gateway.yaml, which you edited, says that port", folder.path().display()));
+        }
         return Ok(Exit::Failure);
     }
     let mut backends = Backends::bind()?;
-    let folder = Folder::new(args.dir);
     let written = folder.write(args.port, backends.addresses())?;
     let shown_folder = folder.path().display().to_string();
-    let url = format!("http://localhost:{}", args.port);
-    backends.serve(args.port, shown_folder.clone(), url.clone());
+    let url = format!("http://localhost:{port}");
+    backends.serve(port, shown_folder.clone(), url.clone());
 
     let mut options = RunOptions::new(ConfigSource::Paths(vec![folder.path().to_owned()]));
     options.state_dir = StateDir::None;
@@ -82,6 +88,16 @@ pub(crate) fn run(args: DemoArgs, console: Console) -> anyhow::Result<Exit> {
     drop(backends);
     outcome?;
     Ok(Exit::Success)
+}
+
+/// The port of the gateway: the one that was asked for, unless the user's own Gateway says another.
+fn gateway_port(folder: &Folder, asked: u16) -> u16 {
+    if !folder.has_edited_gateway(asked) {
+        return asked;
+    }
+    let snapshot = read_once(&[folder.path().to_owned()], &ReadOptions::default()).snapshot;
+    let ports: Vec<u16> = snapshot.listeners().iter().map(|listener| listener.port).collect();
+    if ports.contains(&asked) { asked } else { ports.first().copied().unwrap_or(asked) }
 }
 
 /// The address as it was asked for; else `port` on loopback; else any port, so that two demos can run.

@@ -59,10 +59,11 @@ impl Console {
         Paint::new(colored)
     }
 
-    /// Columns of the terminal that stdout is, if it says so by COLUMNS; else a width that is easy to read.
+    /// Columns of the terminal that stdout is; else what COLUMNS says; else a width that is easy to read.
     pub(crate) fn width(self) -> usize {
-        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-        columns.filter(|columns| (40..=400).contains(columns)).unwrap_or(120)
+        let terminal = rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
+        let variable = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        terminal.filter(|columns| *columns > 0).or_else(variable).unwrap_or(120).clamp(40, 400)
     }
 
     /// Writes data.

@@ -60,12 +60,7 @@ impl Folder {
         for (name, template) in ORIGINALS {
             let text = template.replace("{{port}}", &port.to_string());
             let current = self.read(name);
-            let untouched = match &current {
-                Current::Missing => true,
-                Current::Text(current) => *current == text || memory.get(name) == Some(current),
-                Current::Foreign => false,
-            };
-            if !untouched {
+            if current.is_edited(&text, memory.get(name)) {
                 outcome.kept.push(name);
                 continue;
             }
@@ -78,6 +73,13 @@ impl Folder {
         self.replace(GENERATED, &workload_entries(backends))?;
         self.replace(MEMORY, &serde_json::to_string(&memory)?)?;
         Ok(outcome)
+    }
+
+    /// Whether the user has edited the Gateway, so that it may listen on another port than the one asked for.
+    pub(crate) fn has_edited_gateway(&self, port: u16) -> bool {
+        let (name, template) = ORIGINALS[0];
+        let text = template.replace("{{port}}", &port.to_string());
+        self.read(name).is_edited(&text, self.memory().get(name))
     }
 
     fn memory(&self) -> BTreeMap<String, String> {
@@ -120,6 +122,17 @@ enum Current {
     Text(String),
     /// Something that we never wrote: unreadable, too large, no text.
     Foreign,
+}
+
+impl Current {
+    /// Whether this is neither what would be written now nor what was written last.
+    fn is_edited(&self, text: &str, last_written: Option<&String>) -> bool {
+        match self {
+            Self::Missing => false,
+            Self::Text(current) => current != text && last_written != Some(current),
+            Self::Foreign => true,
+        }
+    }
 }
 
 /// One WorkloadEntry for each backend, where it listens now.

@@ -145,6 +145,11 @@ fn a_newcomer_sees_traffic_move() {
     for _ in 0..20 {
         assert_eq!(demo.get("/reviews/0", "").0, 200);
     }
+    let mut told = String::new();
+    until("explain tells that an earlier form is served", || {
+        told = run(["explain", &url, "--admin", &demo.admin]).stderr;
+        told.contains("earlier form") && told.contains("did you mean `weight`?")
+    });
 
     assert_eq!(demo.terminate(), Some(0));
 }
@@ -159,6 +164,22 @@ fn edits_survive_the_next_start() {
     let demo = Demo::start_in(folder);
     assert!(demo.banner.contains("kept as you edited them: virtual-service.yaml"), "{}", demo.banner);
     assert!(demo.get("/reviews/0", "end-user: ann\r\n").1.contains("reviews-v2"));
+}
+
+#[test]
+fn a_gateway_that_the_user_edited_says_the_port() {
+    let mut demo = Demo::start();
+    assert_eq!(demo.terminate(), Some(0));
+    let port = free_port();
+    demo.replace("gateway.yaml", &format!("number: {}", demo.port), &format!("number: {port}"));
+    let folder = std::mem::replace(&mut demo.folder, tempfile::tempdir().unwrap());
+
+    let mut demo = Demo::start_in(folder);
+    assert!(demo.banner.contains(&format!("http://localhost:{port}/productpage")), "{}", demo.banner);
+    demo.port = port;
+    let (status, page) = demo.get("/productpage", "");
+    assert_eq!(status, 200);
+    assert!(page.contains("reviews-v"), "{page}");
 }
 
 #[test]
