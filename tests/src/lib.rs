@@ -7,6 +7,7 @@
 pub mod client;
 pub mod echo;
 pub mod folder;
+pub mod frames;
 pub mod load;
 pub mod peers;
 pub mod process;

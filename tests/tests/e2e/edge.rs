@@ -100,60 +100,188 @@ async fn a_client_cannot_nominate_away_what_the_gateway_sets() {
     assert!(names.contains(&"x-forwarded-for") && names.contains(&"x-request-id"), "{names:?}");
 }
 
+/// A request with a header line between the host and the end, and its body.
+fn post(line: &str, body: &str) -> String {
+    format!("POST / HTTP/1.1\r\nhost: echo.test\r\n{line}\r\n\r\n{body}")
+}
+
+fn get(target: &str, host: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n")
+}
+
 /// Ambiguous and broken requests: the status, and that nothing of them reaches the backend.
 #[tokio::test]
 async fn ambiguous_requests_are_refused() {
     let (_tidegate, address, _folder, backend) = start().await;
-    let many_headers: String = (0..101).map(|n| format!("x-h{n}: v\r\n")).collect();
-    let big_header = format!("x-big: {}\r\n", "v".repeat(61 * 1024));
-    let cases: &[(&str, String, u16)] = &[
-        (
-            "content-length and transfer-encoding",
-            "POST / HTTP/1.1\r\nhost: echo.test\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
-                .into(),
+    let mut cases: Vec<(String, Vec<u8>, u16)> = Vec::new();
+    let mut refuse = |name: &str, request: String, status: u16| cases.push((name.into(), request.into_bytes(), status));
+    for length in ["+5", "0x5", "5,5", "5, 6", "", "18446744073709551616", "-1", "5 5", "5a"] {
+        refuse(&format!("length {length:?}"), post(&format!("content-length: {length}"), "hello"), 400);
+    }
+    refuse("two lengths", post("content-length: 5\r\ncontent-length: 6", "hello!"), 400);
+    refuse("a length and chunks", post("content-length: 5\r\ntransfer-encoding: chunked", "0\r\n\r\n"), 400);
+    refuse("chunks and a length", post("transfer-encoding: chunked\r\ncontent-length: 5", "0\r\n\r\n"), 400);
+    for coding in [
+        "identity",
+        "chunked, identity",
+        "gzip, chunked",
+        "xchunked",
+        "chunked\x0b",
+        "chunked, chunked",
+        "\"chunked\"",
+        "chunked;q=1",
+    ] {
+        refuse(
+            &format!("coding {coding:?}"),
+            post(&format!("transfer-encoding: {coding}"), "5\r\nhello\r\n0\r\n\r\n"),
             400,
-        ),
-        (
-            "two lengths",
-            "POST / HTTP/1.1\r\nhost: echo.test\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!".into(),
-            400,
-        ),
-        ("signed length", "POST / HTTP/1.1\r\nhost: echo.test\r\ncontent-length: +5\r\n\r\nhello".into(), 400),
-        (
-            "unknown coding",
-            "POST / HTTP/1.1\r\nhost: echo.test\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n".into(),
-            400,
-        ),
-        (
-            "chunked is not last",
-            "POST / HTTP/1.1\r\nhost: echo.test\r\ntransfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n".into(),
-            400,
-        ),
-        ("missing host", "GET / HTTP/1.1\r\nx: y\r\n\r\n".into(), 400),
-        ("two hosts", "GET / HTTP/1.1\r\nhost: echo.test\r\nhost: echo.test\r\n\r\n".into(), 400),
-        ("userinfo in host", "GET / HTTP/1.1\r\nhost: a@echo.test\r\n\r\n".into(), 400),
-        ("space before colon", "GET / HTTP/1.1\r\nhost: echo.test\r\nx-a : b\r\n\r\n".into(), 400),
-        ("folded header", "GET / HTTP/1.1\r\nhost: echo.test\r\nx-a: b\r\n c\r\n\r\n".into(), 400),
-        ("bare line feeds", "GET / HTTP/1.1\nhost: echo.test\n\n".into(), 400),
-        ("NUL in a value", "GET / HTTP/1.1\r\nhost: echo.test\r\nx-a: b\0c\r\n\r\n".into(), 400),
-        ("empty header name", "GET / HTTP/1.1\r\nhost: echo.test\r\n: b\r\n\r\n".into(), 400),
-        ("space in the target", "GET /a b HTTP/1.1\r\nhost: echo.test\r\n\r\n".into(), 400),
-        ("HTTP/1.0", "GET / HTTP/1.0\r\nhost: echo.test\r\n\r\n".into(), 426),
-        ("CONNECT", "CONNECT echo.test:80 HTTP/1.1\r\nhost: echo.test:80\r\n\r\n".into(), 405),
-        ("101 headers", format!("GET / HTTP/1.1\r\nhost: echo.test\r\n{many_headers}\r\n"), 431),
-        ("61 KiB of headers", format!("GET / HTTP/1.1\r\nhost: echo.test\r\n{big_header}\r\n"), 431),
-    ];
+        );
+    }
+    let two = "transfer-encoding: identity\r\ntransfer-encoding: chunked";
+    refuse("two codings", post(two, "5\r\nhello\r\n0\r\n\r\n"), 400);
+    refuse("a coding after a space", post("transfer-encoding : chunked", "0\r\n\r\n"), 400);
+    refuse("a folded coding", post("transfer-encoding:\r\n chunked", "0\r\n\r\n"), 400);
+    for size in ["0x5", "FFFFFFFFFFFFFFFF1", "-1", "5 ", " 5", "+5", "", "g"] {
+        let body = format!("{size}\r\nhello\r\n0\r\n\r\n");
+        refuse(&format!("chunk size {size:?}"), post("transfer-encoding: chunked", &body), 400);
+    }
+    refuse("chunk lines that end in LF", post("transfer-encoding: chunked", "5\nhello\n0\n\n"), 400);
+    refuse("a chunk longer than its size", post("transfer-encoding: chunked", "5\r\nhelloXX0\r\n\r\n"), 400);
+    refuse(
+        "a long extension",
+        post("transfer-encoding: chunked", &format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(20_000))),
+        400,
+    );
+    for host in [
+        "",
+        "a b",
+        "a\tb",
+        "a@echo.test",
+        "echo.test:99999",
+        "echo.test:80x",
+        "a/b",
+        "a?b",
+        "a#b",
+        "%65cho.test",
+        "a,b",
+        ":80",
+        "*",
+    ] {
+        refuse(&format!("host {host:?}"), get("/", host), 400);
+    }
+    refuse("no host", "GET / HTTP/1.1\r\nx: y\r\n\r\n".into(), 400);
+    refuse("two hosts", get("/", "echo.test\r\nhost: echo.test"), 400);
+    for line in [
+        "x-a : b",
+        "x-a: b\r\n c",
+        "x-a: b\0c",
+        "x-a: b\rc",
+        "x-a: b\nc: d",
+        "x-a: \u{1}",
+        "x-a: \u{7f}",
+        ": b",
+        "x(a: b",
+        "no colon",
+        "x-\u{e9}: b",
+    ] {
+        refuse(&format!("line {line:?}"), get("/", &format!("echo.test\r\n{line}")), 400);
+    }
+    for target in [
+        "/a b",
+        "/a#b c",
+        "x",
+        "*",
+        "ftp://echo.test/",
+        "http://other.test/",
+        "http://u@echo.test/",
+        "/a\u{1}",
+        "/a\u{7f}",
+        "/%00",
+        "/<a>",
+    ] {
+        refuse(&format!("target {target:?}"), get(target, "echo.test"), 400);
+    }
+    for line in [
+        "GET\t/\tHTTP/1.1",
+        "GET  / HTTP/1.1",
+        "G(T / HTTP/1.1",
+        "GET / HTTP/1.2",
+        "GET / HTTP/2.0",
+        "GET / http/1.1",
+        "GET /",
+        "nonsense",
+    ] {
+        refuse(&format!("request line {line:?}"), format!("{line}\r\nhost: echo.test\r\n\r\n"), 400);
+    }
+    refuse("bare line feeds", "GET / HTTP/1.1\nhost: echo.test\n\n".into(), 400);
+    refuse("HTTP/1.0", "GET / HTTP/1.0\r\nhost: echo.test\r\n\r\n".into(), 426);
+    refuse("CONNECT", "CONNECT echo.test:80 HTTP/1.1\r\nhost: echo.test:80\r\n\r\n".into(), 405);
+    refuse("a long target", get(&format!("/{}", "a".repeat(70_000)), "echo.test"), 414);
+    let many: String = (0..101).map(|n| format!("\r\nx-h{n}: v")).collect();
+    refuse("101 headers", get("/", &format!("echo.test{many}")), 431);
+    refuse("61 KiB of headers", get("/", &format!("echo.test\r\nx-big: {}", "v".repeat(61 * 1024))), 431);
+    refuse("33 nominations", get("/", &format!("echo.test\r\nconnection: close{}", ", x".repeat(33))), 400);
+
     let mut wrong = Vec::new();
-    for (name, request, status) in cases {
-        let request = request.replacen("\r\nhost:", "\r\nconnection: close\r\nhost:", 1);
-        let answer = raw::exchange(address, request.as_bytes()).await;
-        if raw::status(&answer) != Some(*status) {
-            wrong.push(format!("{name}: {:?}", String::from_utf8_lossy(&answer[..answer.len().min(80)])));
+    for (name, request, status) in &cases {
+        let answer = wait_closed(address, request).await;
+        let (first, closed) = answer;
+        if raw::status(&first) != Some(*status) || !closed {
+            wrong.push(format!(
+                "{name}: {:?}, closed: {closed}",
+                String::from_utf8_lossy(&first[..first.len().min(60)])
+            ));
         }
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(wrong.is_empty(), "of {} cases: {wrong:#?}", cases.len());
     assert_eq!(backend.requests(), 0, "something got through");
     assert_eq!(client::get(address, "echo.test", "/").await.status, 200, "a plain request still works");
+}
+
+/// What comes as an answer, and whether the connection is closed after it without being asked.
+async fn wait_closed(address: std::net::SocketAddr, request: &[u8]) -> (Vec<u8>, bool) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let end = tokio::time::timeout(std::time::Duration::from_secs(3), stream.read_to_end(&mut answer)).await;
+    (answer, end.is_ok())
+}
+
+#[tokio::test]
+async fn unusual_requests_that_are_clear_pass() {
+    let (_tidegate, address, _folder, _backend) = start().await;
+    let chunked = "transfer-encoding: chunked\r\nconnection: close";
+    for (name, request) in [
+        ("a tab before the length", post("content-length:\t5\r\nconnection: close", "hello")),
+        ("Chunked", post("transfer-encoding: Chunked\r\nconnection: close", "5\r\nhello\r\n0\r\n\r\n")),
+        ("a short extension", post(chunked, "5;a=b\r\nhello\r\n0\r\n\r\n")),
+        ("zeros before the size", post(chunked, "0005\r\nhello\r\n0\r\n\r\n")),
+        ("trailers", post(chunked, "5\r\nhello\r\n0\r\nx-checksum: 1\r\n\r\n")),
+        ("forbidden trailers", post(chunked, "5\r\nhello\r\n0\r\ncontent-length: 3\r\nhost: evil\r\n\r\n")),
+        (
+            "a body that waits to be asked for",
+            post("content-length: 5\r\nexpect: 100-continue\r\nconnection: close", "hello"),
+        ),
+    ] {
+        let answer = raw::exchange(address, request.as_bytes()).await;
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.contains(&echo::sha256(b"hello")) && text.contains("\"host\":\"echo.test\""), "{name}: {text}");
+    }
+    for (name, target, host) in [
+        ("an empty line first", "/", "echo.test"),
+        ("a port", "/", "echo.test:8443"),
+        ("an empty port", "/", "echo.test:"),
+        ("a dot at the end", "/", "Echo.Test."),
+        ("the absolute form", "http://echo.test/", "echo.test"),
+        ("a strange escape", "/%zz%", "echo.test"),
+        ("a tab and bytes of text in values", "/", "echo.test\r\nx-a: b\tc\u{e9}"),
+    ] {
+        let lead = if name.starts_with("an empty line") { "\r\n" } else { "" };
+        let request = lead.to_owned() + &get(target, &format!("{host}\r\nconnection: close"));
+        let answer = raw::exchange(address, request.as_bytes()).await;
+        assert_eq!(raw::status(&answer), Some(200), "{name}: {}", String::from_utf8_lossy(&answer));
+    }
 }
 
 #[tokio::test]

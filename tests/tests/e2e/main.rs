@@ -1,6 +1,7 @@
 //! The built binary with real peers: what a user of the gateway can see, one module for each promise.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod abuse;
 mod access_log;
 mod admin;
 mod bad_input;
