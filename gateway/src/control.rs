@@ -179,7 +179,7 @@ impl<P: Publish> Control<P> {
                     }
                     self.save();
                 }
-                Err(finding) => self.compile_findings = vec![finding],
+                Err(finding) => self.compile_findings = vec![*finding],
             }
         }
         self.seen = Seen::new(findings, resolution);
@@ -267,11 +267,11 @@ pub(crate) fn compile_options(read: &ReadOptions) -> CompileOptions {
 }
 
 /// Compiles; a panic of the compiler costs this change and not the process.
-fn compile_contained(set: &ResourceSet, options: &CompileOptions) -> Result<Compilation, Diagnostic> {
+fn compile_contained(set: &ResourceSet, options: &CompileOptions) -> Result<Compilation, Box<Diagnostic>> {
     catch_unwind(AssertUnwindSafe(|| compile(set, options))).map_err(|_| {
         let message = "compiling the configuration failed inside Tidegate; what served before serves on";
-        Diagnostic::error(Code::ENVIRONMENT, Origin::default(), message)
-            .help("please report it; take the last change back until then")
+        let finding = Diagnostic::error(Code::ENVIRONMENT, Origin::default(), message);
+        Box::new(finding.help("please report it; take the last change back until then"))
     })
 }
 

@@ -98,6 +98,9 @@ pub(crate) struct Started {
     pub(crate) hash: String,
 }
 
+/// What is called when the gateway serves.
+pub(crate) type OnStarted = Box<dyn FnOnce(&Started) + Send>;
+
 /// Everything that `tidegate run` and `tidegate demo` can settle.
 pub(crate) struct RunOptions {
     pub(crate) source: ConfigSource,
@@ -117,7 +120,7 @@ pub(crate) struct RunOptions {
     pub(crate) drain_timeout: Duration,
     pub(crate) log: LogOptions,
     /// Called once, on the control runtime, when the first Snapshot serves: prints a banner. Must not block for long.
-    pub(crate) on_started: Option<Box<dyn FnOnce(&Started) + Send>>,
+    pub(crate) on_started: Option<OnStarted>,
 }
 
 impl RunOptions {
@@ -150,6 +153,8 @@ impl RunOptions {
 /// reported, and the gateway serves what it can.
 pub(crate) fn run(options: RunOptions) -> anyhow::Result<()> {
     let levels = LogLevels::install(&options.log)?;
+    // In the form of the log, and where the log goes.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a thread panicked; please report it")));
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -221,11 +226,13 @@ async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
         }
     }
 
+    // Readiness fails now. As long as clients may still come the configuration is followed: endpoints go away.
     lifecycle.advance(Phase::Draining);
+    tracing::info!(delay = ?options.drain_delay, at_most = ?options.drain_timeout, "draining");
+    tokio::time::sleep(options.drain_delay).await;
     // It waits for threads, so it waits on one that may.
     tokio::task::spawn_blocking(move || control.stop()).await.context("stopping the control thread")?;
-    tracing::info!(delay = ?options.drain_delay, at_most = ?options.drain_timeout, "draining");
-    gateway.drain(options.drain_delay, options.drain_timeout).await;
+    gateway.drain(Duration::ZERO, options.drain_timeout).await;
     servers.stop().await;
     obey.abort();
     tracing::info!("stopped");

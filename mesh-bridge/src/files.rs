@@ -13,6 +13,6 @@ mod watch;
 
 pub use limits::Limits;
 pub use read::reread;
-pub use source::{FileSource, Root, RootContent};
+pub use source::{FileSource, Progress, Root, RootContent};
 pub use view::{FileView, Gap, GapKind, Offer, SourceDocument, Understanding, View};
 pub use watch::{WatchTiming, Watcher};

@@ -1,5 +1,7 @@
 //! When a look is taken: every wait here is for a view, with a deadline.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;

@@ -35,7 +35,7 @@ pub(crate) fn read_once(paths: &[PathBuf], read: &ReadOptions) -> Offline {
             snapshot
         }
         Err(finding) => {
-            diagnostics.push(finding);
+            diagnostics.push(*finding);
             Snapshot::empty()
         }
     };

@@ -206,7 +206,7 @@ async fn first_view(
     watcher: &Watcher,
     cancel: &CancellationToken,
 ) -> bool {
-    let mut progress = watcher.progress();
+    let mut steps = watcher.progress().steps();
     let mut moved = Instant::now();
     while moved.elapsed() < PATIENCE {
         tokio::select! {
@@ -218,8 +218,8 @@ async fn first_view(
             }
         }
         let now = watcher.progress();
-        if now != progress {
-            (progress, moved) = (now, Instant::now());
+        if now.steps() != steps || now.is_parsing() {
+            (steps, moved) = (now.steps(), Instant::now());
         }
     }
     false

@@ -27,10 +27,10 @@ pub(super) struct Content {
 ///
 /// # Errors
 /// A diagnostic that names the file: it cannot be read, or it is larger than `limit`.
-pub(super) fn content(path: &Path, limit: u64) -> Result<Content, Diagnostic> {
+pub(super) fn content(path: &Path, limit: u64) -> Result<Content, Box<Diagnostic>> {
     let failed = |error: std::io::Error| {
         let message = format!("cannot read the file: {error}; what it defined before stays in use");
-        Diagnostic::error(Code::ENVIRONMENT, origin(path), message).help(mend(&error))
+        Box::new(Diagnostic::error(Code::ENVIRONMENT, origin(path), message).help(mend(&error)))
     };
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -38,8 +38,8 @@ pub(super) fn content(path: &Path, limit: u64) -> Result<Content, Diagnostic> {
         let limit = limit >> 20;
         let message =
             format!("the file has {length} and at most {limit} MiB are read; what it defined before stays in use");
-        Diagnostic::error(Code::SYNTAX, origin(path), message)
-            .help("split it into several files, or move what is no configuration elsewhere")
+        let help = "split it into several files, or move what is no configuration elsewhere";
+        Box::new(Diagnostic::error(Code::SYNTAX, origin(path), message).help(help))
     };
     if metadata.len() > limit {
         return Err(too_large(format!("{} MiB", metadata.len() >> 20)));

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tidegate_core::{Code, Diagnostic};
@@ -43,6 +43,34 @@ impl Root {
 /// tick every few milliseconds, some every second.
 const SETTLED_NANOS: i128 = 50_000_000;
 
+/// How a look gets on, for whoever waits for it on another thread.
+#[derive(Debug, Default)]
+pub struct Progress {
+    steps: AtomicU64,
+    parsing: AtomicBool,
+}
+
+impl Progress {
+    /// Grows with every folder entry and file. If it stands still and nothing is parsed, the look hangs in the file
+    /// system.
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    /// Whether a text that was read is being parsed, which takes as long as the text is long.
+    pub fn is_parsing(&self) -> bool {
+        self.parsing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn set_parsing(&self, parsing: bool) {
+        self.parsing.store(parsing, Ordering::Relaxed);
+    }
+}
+
 /// Files and folders as a source. Blocking: belongs on a thread of its own.
 #[derive(Debug)]
 pub struct FileSource {
@@ -52,7 +80,7 @@ pub struct FileSource {
     entries: BTreeMap<PathBuf, Entry>,
     /// Per root: the folder in which configuration was last seen.
     inhabited: Vec<Option<FolderIdentity>>,
-    progress: Arc<AtomicU64>,
+    progress: Arc<Progress>,
 }
 
 /// What is remembered about one file.
@@ -91,8 +119,7 @@ impl FileSource {
         &self.roots
     }
 
-    /// A number that grows while a look gets on: a look that stands still hangs in the file system.
-    pub fn progress(&self) -> Arc<AtomicU64> {
+    pub fn progress(&self) -> Arc<Progress> {
         self.progress.clone()
     }
 
@@ -173,7 +200,7 @@ impl FileSource {
 
     /// What is known of one file now, and whether it was read for that.
     fn entry(&self, found: Found, known: Option<&Entry>, budget: &mut u64) -> (Entry, bool) {
-        self.progress.fetch_add(1, Ordering::Relaxed);
+        self.progress.step();
         let file: Arc<str> = match known {
             Some(known) => known.view.file.clone(),
             None => found.path.to_string_lossy().into(),
@@ -211,7 +238,7 @@ impl FileSource {
         let started = now_nanos();
         let content = match read::content(&found.path, self.limits.file_bytes) {
             Ok(content) => content,
-            Err(diagnostic) => return (refused(found.stamp, diagnostic), true),
+            Err(diagnostic) => return (refused(found.stamp, *diagnostic), true),
         };
         *budget = rest;
         let Content { bytes, hash, stamp } = content;
@@ -219,7 +246,12 @@ impl FileSource {
         let settled = whole && stamp.last_change_nanos() + SETTLED_NANOS < started;
         let view = match known {
             Some(known) if known.hash == Some(hash) => known.view.clone(),
-            _ => Arc::new(read::parse(file, &bytes, found.content, &self.options)),
+            _ => {
+                self.progress.set_parsing(true);
+                let view = read::parse(file, &bytes, found.content, &self.options);
+                self.progress.set_parsing(false);
+                Arc::new(view)
+            }
         };
         (Entry { stamp, settled, hash: Some(hash), view }, true)
     }

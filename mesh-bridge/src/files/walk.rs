@@ -5,11 +5,10 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidegate_core::{Code, Diagnostic, Origin};
 
-use super::source::{Root, RootContent};
+use super::source::{Progress, Root, RootContent};
 use super::{Gap, GapKind, Limits};
 
 /// What tells that a file is still the one that was read. Two writes within one tick of the file system's clock can
@@ -73,7 +72,7 @@ pub(super) enum RootSeen {
     Folder { identity: FolderIdentity, files: usize },
 }
 
-pub(super) fn walk(roots: &[Root], limits: &Limits, progress: &AtomicU64) -> Walk {
+pub(super) fn walk(roots: &[Root], limits: &Limits, progress: &Progress) -> Walk {
     let mut walker =
         Walker { limits, progress, walk: Walk::default(), entries: 0, folders: HashMap::new(), files: HashMap::new() };
     for root in roots {
@@ -91,7 +90,7 @@ pub(super) fn origin(path: &Path) -> Origin {
 
 struct Walker<'a> {
     limits: &'a Limits,
-    progress: &'a AtomicU64,
+    progress: &'a Progress,
     walk: Walk,
     entries: usize,
     /// Real paths by identity: a folder that is reached twice (two roots, a symlink loop) is read once.
@@ -101,7 +100,7 @@ struct Walker<'a> {
 
 impl Walker<'_> {
     fn root(&mut self, root: &Root) -> RootSeen {
-        self.progress.fetch_add(1, Ordering::Relaxed);
+        self.progress.step();
         let what = match root.content {
             RootContent::Resources => "--config",
             RootContent::MeshConfig => "--mesh-config",
@@ -161,7 +160,7 @@ impl Walker<'_> {
                 Err(error) => self.gap(path, format!("cannot read the whole folder: {error}"), mend(&error)),
             }
             self.entries += 1;
-            self.progress.fetch_add(1, Ordering::Relaxed);
+            self.progress.step();
             if self.entries > self.limits.entries {
                 let message = format!("more than {} files and folders to look at", self.limits.entries);
                 self.gap(path, message, "name the folder that holds configuration only".into());

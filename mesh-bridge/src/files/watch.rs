@@ -7,7 +7,6 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
 
-use super::source::{FileSource, Look};
+use super::source::{FileSource, Look, Progress};
 use super::walk::FolderIdentity;
 use super::{Root, View};
 
@@ -55,7 +54,7 @@ impl Default for WatchTiming {
 pub struct Watcher {
     shared: Arc<Shared>,
     views: watch::Receiver<Option<Arc<View>>>,
-    progress: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
@@ -87,9 +86,9 @@ impl Watcher {
         self.shared.wake.notify_all();
     }
 
-    /// Grows while a look gets on; see [`FileSource::progress`].
-    pub fn progress(&self) -> u64 {
-        self.progress.load(Ordering::Relaxed)
+    /// How the present look gets on.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// Stops the thread and waits for it for at most `patience`: one that hangs in a dead file system is left behind.
