@@ -12,4 +12,4 @@ mod page;
 mod services;
 
 pub(crate) use backends::Backends;
-pub(crate) use files::{Folder, Written};
+pub(crate) use files::{Folder, FolderError, Written};

@@ -12,7 +12,7 @@ use super::arguments::{ServerAddress, server_address};
 use super::output::Console;
 use super::run::LogArgs;
 use crate::control::read_once;
-use crate::demo::{Backends, Folder, Written};
+use crate::demo::{Backends, Folder, FolderError, Written};
 use crate::render::{Paint, Table, printable};
 use crate::run::{ConfigSource, ReadOptions, RunOptions, Started, StateDir};
 
@@ -52,7 +52,18 @@ pub(crate) struct DemoArgs {
 
 pub(crate) fn run(args: DemoArgs, console: Console) -> anyhow::Result<Exit> {
     let start = Instant::now();
-    let folder = Folder::new(args.dir);
+    let folder = match Folder::open(args.dir) {
+        Ok(folder) => folder,
+        Err(error) => {
+            let port = match &error {
+                FolderError::InUse(_) => format!(" --port {}", free_port_near(args.port)),
+                FolderError::Unusable(..) => String::new(),
+            };
+            console.error(&format!("{:#}", anyhow::Error::from(error)));
+            console.help(&format!("choose another folder: tidegate demo --dir demo2{port}"));
+            return Ok(Exit::Failure);
+        }
+    };
     let port = gateway_port(&folder, args.port);
     if let Err(error) = probe(SocketAddr::from(([0, 0, 0, 0], port))) {
         console.error(&format!("the gateway cannot listen on port {port}: {error}"));

@@ -21,13 +21,26 @@ const ORIGINALS: [(&str, &str); 4] = [
 const GENERATED: &str = "backends.generated.yaml";
 /// Remembers what was written, to tell files that the user has edited. Hidden, so no configuration.
 const MEMORY: &str = ".tidegate-demo";
+/// Locked by the process that uses the folder.
+const LOCK: &str = ".tidegate-demo.lock";
 /// No file of ours comes near; a larger one is the user's.
 const MAX_FILE: u64 = 1 << 20;
 
-/// The demo's folder.
-#[derive(Clone, Debug)]
+/// The demo's folder, which one process at a time uses: two would overwrite each other's endpoints.
+#[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
+    /// Held as long as this is.
+    _lock: fs::File,
+}
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FolderError {
+    #[error("another `tidegate demo` uses the folder {0}")]
+    InUse(String),
+    #[error("cannot use the folder {0}")]
+    Unusable(String, #[source] io::Error),
 }
 
 /// What became of the files.
@@ -40,8 +53,22 @@ pub(crate) struct Written {
 }
 
 impl Folder {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path }
+    /// Makes the folder if need be and takes it for this process.
+    ///
+    /// # Errors
+    /// It cannot be made or written, or another process has it.
+    pub(crate) fn open(path: PathBuf) -> Result<Self, FolderError> {
+        let name = || path.display().to_string();
+        let lock = fs::create_dir_all(&path)
+            .and_then(|()| fs::File::options().create(true).append(true).open(path.join(LOCK)))
+            .map_err(|error| FolderError::Unusable(name(), error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(FolderError::InUse(name())),
+            // A file system without locks: two demos in one folder are the user's business then.
+            Err(fs::TryLockError::Error(_)) => {}
+        }
+        Ok(Self { path, _lock: lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -51,10 +78,8 @@ impl Folder {
     /// Writes what is missing and what the user has not touched since it was written, and the endpoints of `backends`.
     ///
     /// # Errors
-    /// The folder or a file in it cannot be written; the message names it.
+    /// A file cannot be written; the message names it.
     pub(crate) fn write(&self, port: u16, backends: &[Backend]) -> anyhow::Result<Written> {
-        fs::create_dir_all(&self.path)
-            .with_context(|| format!("cannot make the folder {}; choose another with --dir", self.path.display()))?;
         let mut memory = self.memory();
         let mut outcome = Written::default();
         for (name, template) in ORIGINALS {
@@ -182,7 +207,7 @@ mod tests {
     #[test]
     fn edited_files_are_kept_and_untouched_ones_follow_the_port() {
         let temporary = tempfile::tempdir().unwrap();
-        let folder = Folder::new(temporary.path().join("a/demo"));
+        let folder = Folder::open(temporary.path().join("a/demo")).unwrap();
         let first = folder.write(8080, &backends(4001)).unwrap();
         assert_eq!(first.written.len(), ORIGINALS.len());
         let edited = "# mine\n";
@@ -199,9 +224,21 @@ mod tests {
     }
 
     #[test]
+    fn one_process_at_a_time_has_the_folder() {
+        let temporary = tempfile::tempdir().unwrap();
+        let first = Folder::open(temporary.path().to_owned()).unwrap();
+        assert!(matches!(Folder::open(temporary.path().to_owned()), Err(FolderError::InUse(_))));
+        drop(first);
+        Folder::open(temporary.path().to_owned()).unwrap();
+        let file = temporary.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(Folder::open(file), Err(FolderError::Unusable(..))));
+    }
+
+    #[test]
     fn a_lost_memory_overwrites_nothing() {
         let temporary = tempfile::tempdir().unwrap();
-        let folder = Folder::new(temporary.path().to_owned());
+        let folder = Folder::open(temporary.path().to_owned()).unwrap();
         folder.write(8080, &backends(1)).unwrap();
         fs::write(folder.path().join(MEMORY), "{").unwrap();
         let second = folder.write(9090, &backends(1)).unwrap();
@@ -213,7 +250,7 @@ mod tests {
     fn files_that_are_no_text_are_kept() {
         let temporary = tempfile::tempdir().unwrap();
         fs::write(temporary.path().join("gateway.yaml"), [0xff, 0xfe]).unwrap();
-        let folder = Folder::new(temporary.path().to_owned());
+        let folder = Folder::open(temporary.path().to_owned()).unwrap();
         assert_eq!(folder.write(8080, &backends(1)).unwrap().kept, ["gateway.yaml"]);
     }
 }

@@ -194,6 +194,16 @@ fn a_port_in_use_is_told_with_the_way_out() {
 }
 
 #[test]
+fn a_folder_in_use_is_told_with_the_way_out() {
+    let demo = Demo::start();
+    let folder = demo.folder.path().display().to_string();
+    let run = run(["demo", "--port", &free_port().to_string(), "--dir", &folder]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains(&folder) && run.stderr.contains("--dir "), "{}", run.stderr);
+    assert_eq!(demo.get("/reviews/0", "").0, 200);
+}
+
+#[test]
 fn what_the_demo_writes_is_valid() {
     let mut demo = Demo::start();
     let folder = demo.folder.path().display().to_string();
