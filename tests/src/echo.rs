@@ -53,7 +53,7 @@ impl EchoBackend {
         Self { address, state, release, task }
     }
 
-    /// How many requests have arrived.
+    /// How many requests have arrived whole.
     pub fn requests(&self) -> u64 {
         self.state.requests.load(Ordering::Relaxed)
     }
@@ -93,9 +93,13 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 }
 
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let requests = state.requests.fetch_add(1, Ordering::Relaxed) + 1;
     let (parts, body) = request.into_parts();
-    let (length, sha256) = digest(body).await;
+    let Some((length, sha256)) = digest(body).await else {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        return Ok(response);
+    };
+    let requests = state.requests.fetch_add(1, Ordering::Relaxed) + 1;
     if parts.headers.contains_key("x-echo-hold") {
         state.held.fetch_add(1, Ordering::Relaxed);
         let _ = state.released.clone().wait_for(|released| *released).await;
@@ -145,16 +149,17 @@ fn text(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
-async fn digest(mut body: Incoming) -> (usize, String) {
+/// Length and hash of a body; none if it is cut off.
+async fn digest(mut body: Incoming) -> Option<(usize, String)> {
     let mut length = 0;
     let mut hasher = Sha256::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        if let Some(data) = frame.data_ref() {
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame.ok()?.data_ref() {
             length += data.len();
             hasher.update(data);
         }
     }
-    (length, hex(&hasher.finalize()))
+    Some((length, hex(&hasher.finalize())))
 }
 
 /// SHA-256 of `data`, as the backend reports it.
