@@ -42,11 +42,11 @@ pub(crate) fn read(paths: &[PathBuf], mesh_config: Option<&Path>, namespace: &st
             || fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
         if is_stream {
             inputs.stream(path, &options);
-        } else {
+        } else if inputs.is_there(path) {
             roots.push(Root::resources(path));
         }
     }
-    roots.extend(mesh_config.map(Root::mesh_config));
+    roots.extend(mesh_config.filter(|path| inputs.is_there(path)).map(Root::mesh_config));
     let view = FileSource::new(roots, Limits::default(), options).scan();
     inputs.files.extend(view.files);
     inputs.unreadable.extend(view.gaps.into_iter().map(|gap| gap.diagnostic));
@@ -55,6 +55,15 @@ pub(crate) fn read(paths: &[PathBuf], mesh_config: Option<&Path>, namespace: &st
 }
 
 impl Inputs {
+    /// Whether a path can be opened. The source would say so too, but with what `run` does about it.
+    fn is_there(&mut self, path: &Path) -> bool {
+        let Err(error) = fs::File::open(path) else { return true };
+        let name = path.to_string_lossy();
+        let message = format!("cannot read {name}: {error}");
+        self.unreadable.push(Diagnostic::error(Code::ENVIRONMENT, Origin::new(&*name, 0, 0), message));
+        false
+    }
+
     fn stream(&mut self, path: &Path, options: &ParseOptions) {
         let name: Arc<str> = path.to_string_lossy().into();
         if self.streams.contains_key(&name) {

@@ -262,6 +262,7 @@ fn accepts_and_rejects_what_istio_does() {
         })
         .collect();
     let agreement = 100 * (expected.len() - wrong.len()) / expected.len();
+    eprintln!("{agreement} % of {} documents agree", expected.len());
     assert!(agreement >= 95, "{agreement} % of {} agree; not these:\n{}", expected.len(), wrong.join("\n---\n"));
 }
 
