@@ -16,6 +16,8 @@ mod service_entry;
 mod tls;
 mod virtual_service;
 
+use std::collections::HashSet;
+
 use tidegate_core::{Code, Diagnostic, Level};
 
 use crate::duration::Duration;
@@ -151,25 +153,23 @@ impl Report<'_> {
     fn export_to(&mut self, export_to: &[String], is_service_entry: bool, has_workload_selector: bool) {
         const PATH: &str = "spec.exportTo";
         let namespace = self.namespace().to_owned();
-        let mut seen: Vec<&str> = Vec::new();
+        let mut seen: HashSet<&str> = HashSet::new();
         for (index, entry) in export_to.iter().enumerate() {
             let path = format!("{PATH}[{index}]");
             let key = if entry == "." { namespace.as_str() } else { entry };
-            if seen.contains(&key) {
-                self.error(&path, format!("`{entry}` stands twice in exportTo (`.` is the namespace `{namespace}`)"));
-            } else if key == "*" || names::is_dns_label(key) || (key == "~" && is_service_entry) {
-                seen.push(key);
-            } else {
+            if key != "*" && !names::is_dns_label(key) && !(key == "~" && is_service_entry) {
                 self.error(&path, format!("`{entry}` is not `.`, `*` or a namespace"));
+            } else if !seen.insert(key) {
+                self.error(&path, format!("`{entry}` stands twice in exportTo (`.` is the namespace `{namespace}`)"));
             }
         }
-        if has_workload_selector && !seen.is_empty() && seen != [namespace.as_str()] {
+        if has_workload_selector && !seen.is_empty() && (seen.len() > 1 || !seen.contains(namespace.as_str())) {
             self.error(PATH, "a DestinationRule with a workloadSelector can be exported to its own namespace only");
         }
-        if export_to.len() > 1 && seen.contains(&"*") {
+        if export_to.len() > 1 && seen.contains("*") {
             self.error(PATH, "`*` and other namespaces exclude each other");
         }
-        if export_to.len() > 1 && seen.contains(&"~") {
+        if export_to.len() > 1 && seen.contains("~") {
             self.error(PATH, "`~` (nobody) and somebody exclude each other");
         }
     }

@@ -184,7 +184,8 @@ impl<'n> Decoder<'n> {
             return;
         }
         let segments = self.segments();
-        let help = suggest::field(&entry.key, &self.open, &segments);
+        let is_listed = self.diagnostics.len() < MAX_FINDINGS;
+        let help = if is_listed { suggest::field(&entry.key, &self.open, &segments) } else { None };
         let holder = self.open.last().map_or("this object", |(schema, _)| schema.name);
         let message = format!("unknown field `{}` in {holder}", crate::node::shorten(&entry.key));
         self.enter(Segment::Key(&entry.key), entry.position);
@@ -220,6 +221,10 @@ impl<'n> Decoder<'n> {
 
     /// Reports something about a field that was read before.
     pub(crate) fn note(&mut self, code: Code, level: Level, path: &str, message: String, help: Option<String>) {
+        if self.diagnostics.len() >= MAX_FINDINGS {
+            // It is counted, and its place does not matter.
+            return self.report(code, level, self.root, message, help);
+        }
         let found = spans::ancestors(path)
             .rev()
             .find_map(|hash| self.places.iter().find(|(place, _)| *place == hash).map(|(_, position)| *position));

@@ -18,15 +18,16 @@ pub(super) fn check(rule: &DestinationRule, report: &mut Report<'_>) {
     if let Some(policy) = &rule.traffic_policy {
         check_policy(policy, "spec.trafficPolicy", report);
     }
+    for index in names::repeated(rule.subsets.iter().map(|subset| &subset.name)) {
+        let message = format!("the subset `{}` stands twice", rule.subsets[index].name);
+        report.error(&format!("spec.subsets[{index}].name"), message);
+    }
     for (index, subset) in rule.subsets.iter().enumerate() {
         let path = format!("spec.subsets[{index}]");
         if subset.name.is_empty() {
             report.error(&path, "a subset needs a `name`");
         } else if !names::is_dns_label(&subset.name) {
             report.error(&format!("{path}.name"), format!("`{}` is no name of a subset", subset.name));
-        }
-        if rule.subsets[..index].iter().any(|earlier| earlier.name == subset.name) {
-            report.error(&format!("{path}.name"), format!("the subset `{}` stands twice", subset.name));
         }
         report.labels(&format!("{path}.labels"), &subset.labels);
         if let Some(policy) = &subset.traffic_policy {

@@ -12,16 +12,17 @@ pub(super) fn check(gateway: &Gateway, report: &mut Report<'_>) {
     if gateway.servers.is_empty() {
         report.error("spec", "a Gateway needs at least one entry in `servers`");
     }
-    let mut port_names: Vec<&str> = Vec::new();
+    let port_names = gateway.servers.iter().map(|server| server.port.as_ref().map(|port| port.name.as_str()));
+    for index in names::repeated(port_names) {
+        if let Some(port) = &gateway.servers[index].port {
+            let message = format!("the port name `{}` stands twice in this Gateway", port.name);
+            report.error(&format!("spec.servers[{index}].port.name"), message);
+        }
+    }
     for (index, server) in gateway.servers.iter().enumerate() {
         let path = format!("spec.servers[{index}]");
         check_server(server, &path, report);
         let Some(port) = &server.port else { continue };
-        if port_names.contains(&port.name.as_str()) {
-            let message = format!("the port name `{}` stands twice in this Gateway", port.name);
-            report.error(&format!("{path}.port.name"), message);
-        }
-        port_names.push(&port.name);
         let redirects = server.tls.as_ref().is_some_and(|tls| tls.https_redirect);
         if redirects && !Protocol::parse(&port.protocol).is_some_and(Protocol::is_http) {
             report.warning(&format!("{path}.tls.httpsRedirect"), "httpsRedirect has an effect on HTTP servers only");

@@ -24,6 +24,12 @@ pub(super) fn check_service(service: &Service, report: &mut Report<'_>) {
     if service.r#type == ServiceType::ExternalName && service.external_name.is_empty() {
         report.error("spec", "a Service of type ExternalName needs an `externalName`");
     }
+    for index in names::repeated(service.ports.iter().map(|port| &port.name)) {
+        if !service.ports[index].name.is_empty() {
+            let message = format!("the port name `{}` stands twice", service.ports[index].name);
+            report.error(&format!("spec.ports[{index}].name"), message);
+        }
+    }
     for (index, port) in service.ports.iter().enumerate() {
         let path = format!("spec.ports[{index}]");
         check_number(port.port, &format!("{path}.port"), report);
@@ -31,6 +37,10 @@ pub(super) fn check_service(service: &Service, report: &mut Report<'_>) {
             Some(IntOrString::Int(number)) => check_number(*number, &format!("{path}.targetPort"), report),
             Some(IntOrString::String(name)) if name.is_empty() => {
                 report.error(&format!("{path}.targetPort"), "the name of a port may not be empty");
+            }
+            Some(IntOrString::String(name)) if name.bytes().all(|b| b.is_ascii_digit()) => {
+                let message = format!("`\"{name}\"` is a name, and the name of a port has a letter");
+                report.error_with_help(&format!("{path}.targetPort"), message, format!("remove the quotes: {name}"));
             }
             _ => {}
         }
@@ -41,9 +51,6 @@ pub(super) fn check_service(service: &Service, report: &mut Report<'_>) {
         }
         if port.name.is_empty() && service.ports.len() > 1 {
             report.error(&path, "every port of a Service with several needs a `name`");
-        }
-        if !port.name.is_empty() && service.ports[..index].iter().any(|earlier| earlier.name == port.name) {
-            report.error(&format!("{path}.name"), format!("the port name `{}` stands twice", port.name));
         }
         if let Some(message) = undeclared_protocol(port) {
             report.push(

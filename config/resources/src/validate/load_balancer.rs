@@ -1,6 +1,8 @@
 //! `loadBalancer` of a DestinationRule.
 
-use super::Report;
+use std::collections::HashSet;
+
+use super::{Report, names};
 use crate::networking::{
     ConsistentHashLb, Failover, LoadBalancerSettings, LocalityLoadBalancerSetting, WarmupConfiguration,
     ZoneAwareLoadBalancerSetting,
@@ -41,9 +43,11 @@ fn check_hash(hash: &ConsistentHashLb, path: &str, report: &mut Report<'_>) {
             let path = format!("{path}.attributes[{index}]");
             if attribute.name.is_empty() {
                 report.error(&path, "an attribute of a cookie needs a `name`");
-            } else if cookie.attributes[..index].iter().any(|earlier| earlier.name == attribute.name) {
-                report.error(&format!("{path}.name"), format!("the attribute `{}` stands twice", attribute.name));
             }
+        }
+        for index in names::repeated(cookie.attributes.iter().map(|attribute| &attribute.name)) {
+            let message = format!("the attribute `{}` stands twice", cookie.attributes[index].name);
+            report.error(&format!("{path}.attributes[{index}].name"), message);
         }
     }
     if hash.minimum_ring_size != 0 {
@@ -167,7 +171,8 @@ fn check_failover(failover: &[Failover], path: &str, report: &mut Report<'_>) {
 
 /// `region/zone/subzone`, the last step may be `*`; none may cover another.
 fn check_localities<'l>(localities: impl Iterator<Item = &'l String>, path: &str, report: &mut Report<'_>) {
-    let mut seen: Vec<Vec<&str>> = Vec::new();
+    // What was named, and everything above it.
+    let (mut seen, mut above): (HashSet<Vec<&str>>, HashSet<Vec<&str>>) = Default::default();
     for locality in localities {
         if locality.matches('*').count() > 1 || (locality.contains('*') && !locality.ends_with('*')) {
             report.error(path, format!("`{locality}` has a wildcard that is not at its end"));
@@ -183,13 +188,13 @@ fn check_localities<'l>(localities: impl Iterator<Item = &'l String>, path: &str
             steps.pop();
         }
         // A wildcard after what it covers passes, as in Istio.
-        let overlaps =
-            |earlier: &&Vec<&str>| steps.starts_with(earlier) || (!is_wildcard && earlier.starts_with(&steps));
-        if let Some(earlier) = seen.iter().find(overlaps) {
-            report.error(path, format!("`{locality}` and `{}` overlap", earlier.join("/")));
+        let prefixes = || (0..=steps.len()).map(|length| &steps[..length]);
+        if prefixes().any(|prefix| seen.contains(prefix)) || (!is_wildcard && above.contains(&steps)) {
+            report.error(path, format!("`{locality}` overlaps with an earlier locality"));
             return;
         }
-        seen.push(steps);
+        above.extend(prefixes().map(<[&str]>::to_vec));
+        seen.insert(steps);
     }
 }
 

@@ -1,5 +1,8 @@
 //! Syntax of names: Kubernetes' and Istio's rules for labels, hosts, addresses, protocols.
 
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
 use std::net::IpAddr;
 
 /// RFC 1123 label in lower case, as Kubernetes wants names: letters, digits and `-`, at most 63.
@@ -120,16 +123,6 @@ pub(super) fn is_partial_wildcard(host: &str) -> bool {
     host.contains('*') && host.len() != 1 && !host.starts_with("*.")
 }
 
-/// Whether two hosts of a VirtualService have a name in common (Istio, `host.Name.Matches`).
-pub(super) fn hosts_overlap(a: &str, b: &str) -> bool {
-    match (a.strip_prefix('*'), b.strip_prefix('*')) {
-        (Some(a), Some(b)) => a.ends_with(b) || b.ends_with(a),
-        (Some(suffix), None) => b.ends_with(suffix),
-        (None, Some(suffix)) => a.ends_with(suffix),
-        (None, None) => a == b,
-    }
-}
-
 /// Whether every name of `host` is one of `other` (Istio, `host.Name.SubsetOf`).
 pub(super) fn is_host_within(host: &str, other: &str) -> bool {
     match (host.strip_prefix('*'), other.strip_prefix('*')) {
@@ -138,6 +131,44 @@ pub(super) fn is_host_within(host: &str, other: &str) -> bool {
         (None, Some(suffix)) => host.ends_with(suffix),
         (None, None) => host == other,
     }
+}
+
+/// Pairs of overlapping hosts, each as (later, earlier) index; a host appears as `later` once at most.
+pub(super) fn overlapping_hosts(hosts: &[String]) -> Vec<(usize, usize)> {
+    // Two hosts overlap if they are equal, or if one ends with what follows the `*` of the other.
+    let mut exact: HashMap<&str, usize> = HashMap::new();
+    let mut wildcards: HashMap<&str, usize> = HashMap::new();
+    let mut overlaps: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut note = |a: usize, b: usize| {
+        overlaps.entry(a.max(b)).and_modify(|first| *first = (*first).min(a.min(b))).or_insert(a.min(b));
+    };
+    for (index, host) in hosts.iter().enumerate() {
+        let (first, name) = match host.strip_prefix('*') {
+            Some(suffix) => (&mut wildcards, suffix),
+            None => (&mut exact, host.as_str()),
+        };
+        match first.entry(name) {
+            Entry::Occupied(first) => note(index, *first.get()),
+            Entry::Vacant(slot) => {
+                slot.insert(index);
+            }
+        }
+    }
+    for (index, host) in hosts.iter().enumerate() {
+        let name = host.strip_prefix('*').unwrap_or(host);
+        for (start, _) in name.char_indices().chain([(name.len(), ' ')]) {
+            if let Some(other) = wildcards.get(&name[start..]).filter(|other| **other != index) {
+                note(index, *other);
+            }
+        }
+    }
+    overlaps.into_iter().collect()
+}
+
+/// Indexes of the entries that an earlier entry equals.
+pub(super) fn repeated<T: Eq + Hash>(entries: impl IntoIterator<Item = T>) -> Vec<usize> {
+    let mut seen = HashSet::new();
+    entries.into_iter().enumerate().filter_map(|(index, entry)| (!seen.insert(entry)).then_some(index)).collect()
 }
 
 /// An IPv4 or IPv6 address; IPv6 may have a zone.
@@ -239,6 +270,22 @@ mod tests {
         assert!(gateway_domain("outbound_.80_._.e2e.foobar.mesh", true).is_ok());
         assert!(gateway_domain("outbound_.80_._.e2e.foobar.mesh", false).is_err());
         assert!(gateway_domain("outbound_.x_._.e2e", true).is_err());
+    }
+
+    #[test]
+    fn hosts_overlap_if_a_name_fits_both() {
+        let check = |hosts: &[&str], expected: &[(usize, usize)]| {
+            let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+            assert_eq!(overlapping_hosts(&hosts), expected, "{hosts:?}");
+        };
+        check(&["a.b", "c.b", "b", "*.c"], &[]);
+        check(&["a.b", "a.b", "a.b"], &[(1, 0), (2, 0)]);
+        check(&["a.b", "*.b"], &[(1, 0)]);
+        check(&["*.b", "a.b", "*.c.b"], &[(1, 0), (2, 0)]);
+        check(&["a.b", "*"], &[(1, 0)]);
+        check(&["*", "*.b"], &[(1, 0)]);
+        check(&["*b", "ab", "b"], &[(1, 0), (2, 0)]);
+        check(&["b", "*.b"], &[]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(super) fn check(entry: &ServiceEntry, report: &mut Report<'_>) {
             report.error("spec.endpoints", "`workloadSelector` and `endpoints` exclude each other");
         }
     }
+    check_sizes(entry, report);
     check_hosts(entry, report);
     check_addresses(entry, report);
     check_ports(entry, report);
@@ -36,6 +37,24 @@ pub(super) fn check(entry: &ServiceEntry, report: &mut Report<'_>) {
         );
     }
     report.export_to(&entry.export_to, true, false);
+}
+
+/// Longest lists that the CRD admits.
+fn check_sizes(entry: &ServiceEntry, report: &mut Report<'_>) {
+    let lists = [
+        ("hosts", entry.hosts.len(), 256),
+        ("addresses", entry.addresses.len(), 256),
+        ("ports", entry.ports.len(), 256),
+        ("endpoints", entry.endpoints.len(), 4096),
+    ];
+    for (field, length, limit) in lists {
+        if length > limit {
+            report.error(
+                &format!("spec.{field}"),
+                format!("{length} entries are more than the {limit} that are allowed"),
+            );
+        }
+    }
 }
 
 fn check_hosts(entry: &ServiceEntry, report: &mut Report<'_>) {
@@ -70,15 +89,16 @@ fn check_ports(entry: &ServiceEntry, report: &mut Report<'_>) {
     let label = report.object.metadata.labels.get("networking.istio.io/enable-autoallocate-ip");
     let allocates =
         entry.resolution != Resolution::None && !label.is_some_and(|value| value.eq_ignore_ascii_case("false"));
+    for index in names::repeated(entry.ports.iter().map(|port| &port.name)) {
+        let message = format!("the port name `{}` stands twice", entry.ports[index].name);
+        report.error(&format!("spec.ports[{index}].name"), message);
+    }
+    for index in names::repeated(entry.ports.iter().map(|port| port.number)) {
+        let message = format!("the port {} stands twice", entry.ports[index].number);
+        report.error(&format!("spec.ports[{index}].number"), message);
+    }
     for (index, port) in entry.ports.iter().enumerate() {
         let path = format!("spec.ports[{index}]");
-        let earlier = &entry.ports[..index];
-        if earlier.iter().any(|other| other.name == port.name) {
-            report.error(&format!("{path}.name"), format!("the port name `{}` stands twice", port.name));
-        }
-        if earlier.iter().any(|other| other.number == port.number) {
-            report.error(&format!("{path}.number"), format!("the port {} stands twice", port.number));
-        }
         if port.name.is_empty() {
             report.error(&path, "a port needs a `name`");
         } else if !names::is_dns_label(&port.name) {

@@ -1,6 +1,6 @@
 //! TLS settings of servers and of clients.
 
-use super::Report;
+use super::{Report, names};
 use crate::networking::{ClientTlsMode, ClientTlsSettings, ServerTlsMode, ServerTlsSettings, TlsProtocol};
 
 /// Suites of BoringSSL that TLS 1.2 and below may use (Istio, `security.ValidCipherSuites`).
@@ -116,9 +116,11 @@ fn check_ciphers(tls: &ServerTlsSettings, path: &str, report: &mut Report<'_>) {
         let is_operator = suite.chars().next().is_none_or(|first| !first.is_alphanumeric());
         if !is_operator && suite != "ALL" && !CIPHER_SUITES.contains(&suite.as_str()) {
             report.warning(&path(), format!("`{suite}` is no cipher suite; it is left out"));
-        } else if tls.cipher_suites[..index].contains(suite) {
-            report.warning(&path(), format!("`{suite}` stands twice"));
         }
+    }
+    for index in names::repeated(&tls.cipher_suites) {
+        let suite = &tls.cipher_suites[index];
+        report.warning(&format!("{path}.cipherSuites[{index}]"), format!("`{suite}` stands twice"));
     }
 }
 

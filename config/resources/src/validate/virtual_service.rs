@@ -95,10 +95,9 @@ fn check_hosts(service: &VirtualService, on_mesh: bool, report: &mut Report<'_>)
     if !are_sound {
         return;
     }
-    for (index, host) in service.hosts.iter().enumerate() {
-        if let Some(earlier) = service.hosts[..index].iter().find(|earlier| names::hosts_overlap(earlier, host)) {
-            report.error(&format!("spec.hosts[{index}]"), format!("`{host}` and `{earlier}` overlap"));
-        }
+    for (index, earlier) in names::overlapping_hosts(&service.hosts) {
+        let message = format!("`{}` and `{}` overlap", service.hosts[index], service.hosts[earlier]);
+        report.error(&format!("spec.hosts[{index}]"), message);
     }
 }
 
