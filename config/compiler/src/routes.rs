@@ -59,6 +59,14 @@ struct Compilate {
     hosts_left: usize,
 }
 
+/// What the making of routes draws on.
+struct Making<'m, 'c> {
+    patterns: &'m mut Patterns,
+    clusters: &'m mut Clusters<'c>,
+    table: &'m ClusterTable,
+    findings: &'m mut Findings,
+}
+
 /// Whether any rule of a VirtualService applies to a Gateway and port. One that has none makes no virtual host.
 pub(crate) fn is_reachable(binding: &Binding<'_, '_>, options: &CompileOptions) -> bool {
     binding
@@ -191,15 +199,16 @@ impl<'a> RouteCompiler<'a> {
         }
         let reachable = reachable(&binding, self.options);
         report_hidden(&binding, &reachable, findings);
+        let mut making = Making { patterns: self.patterns, clusters, table, findings };
         let mut routes = Vec::with_capacity(reachable.entries.len());
         let mut action: Option<(usize, Compiled)> = None;
         for place in reachable.entries {
             let Some((rule, entry)) = rule_of(binding.spec, place) else { continue };
             if action.as_ref().is_none_or(|(number, _)| *number != place.0) {
-                action = Some((place.0, compile_action(&binding, place.0, rule, clusters, table, findings)));
+                action = Some((place.0, compile_action(&binding, place.0, rule, &mut making)));
             }
             let Some((_, compiled)) = &action else { continue };
-            routes.extend(compile_route(&binding, place, rule, entry, compiled, self.patterns, findings));
+            routes.extend(compile_route(&binding, place, rule, entry, compiled, &mut making));
         }
         if hosts > 1 {
             self.compiled.insert(binding.key, Compilate { routes: routes.clone(), hosts_left: hosts - 1 });
@@ -215,11 +224,10 @@ fn compile_route(
     rule: &HttpRoute,
     entry: Option<&HttpMatchRequest>,
     action: &Compiled,
-    patterns: &mut Patterns,
-    findings: &mut Findings,
+    making: &mut Making<'_, '_>,
 ) -> Option<CompiledRoute> {
     let path = path_of(place.0, place.1);
-    let (matcher, refused) = entry.map(|entry| compile_match(entry, patterns)).unwrap_or_default();
+    let (matcher, refused) = entry.map(|entry| compile_match(entry, making.patterns)).unwrap_or_default();
     let mut action = action;
     let denial;
     for Refused { field, reason, code, negated } in &refused {
@@ -229,8 +237,8 @@ fn compile_route(
         let message = format!("{reason}; {outcome}");
         let field = format!("{path}.{field}");
         match code {
-            &Code::NOT_ENFORCED => findings.warning(*code, binding.object, &field, message),
-            code => findings.error(*code, binding.object, &field, message),
+            &Code::NOT_ENFORCED => making.findings.warning(*code, binding.object, &field, message),
+            code => making.findings.error(*code, binding.object, &field, message),
         }
     }
     if refused.iter().any(|refused| !refused.negated) {

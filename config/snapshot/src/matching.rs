@@ -13,6 +13,10 @@ use crate::RequestView;
 const MAX_PATTERN: usize = 1024;
 /// Largest compiled form in bytes, as validation has it: what `(a{1000}){1000}` exceeds.
 const MAX_COMPILED: usize = 4 << 20;
+/// Sizes that are tried, so that it is known about how large a compiled form is.
+const COMPILED_CLASSES: [usize; 3] = [16 << 10, 256 << 10, MAX_COMPILED];
+/// Most memory in bytes that one search may take for its states before it goes on with less.
+const MAX_STATES: usize = 1 << 20;
 
 /// A regular expression in RE2's syntax that must match the whole value. Runs in linear time.
 ///
@@ -22,6 +26,7 @@ const MAX_COMPILED: usize = 4 << 20;
 pub struct Pattern {
     source: String,
     regex: Regex,
+    max_bytes: usize,
 }
 
 /// The text is no regular expression that may be used.
@@ -76,17 +81,25 @@ impl Pattern {
             return Err(PatternError::TooLong);
         }
         // `a)(b` must not become valid by the group around it.
-        let parses = |unicode: bool, text: &str| {
-            RegexBuilder::new(text).unicode(unicode).size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED).build()
+        let parses = |unicode: bool, limit: usize, text: &str| {
+            RegexBuilder::new(text).unicode(unicode).size_limit(limit).dfa_size_limit(MAX_STATES).build()
         };
-        let regex = parses(false, body)
-            .and_then(|_| parses(false, whole))
-            .or_else(|_| parses(true, body).and_then(|_| parses(true, whole)))
-            .map_err(|error| match error {
-                regex::Error::CompiledTooBig(_) => PatternError::TooLarge,
-                other => PatternError::Syntax(last_line(&other.to_string())),
-            })?;
-        Ok(Self { source: source.to_owned(), regex })
+        let of_size = |limit: usize| {
+            parses(false, limit, body)
+                .and_then(|_| parses(false, limit, whole))
+                .or_else(|_| parses(true, limit, body).and_then(|_| parses(true, limit, whole)))
+        };
+        let mut result = Err(PatternError::TooLarge);
+        for max_bytes in COMPILED_CLASSES {
+            match of_size(max_bytes) {
+                Ok(regex) => result = Ok((regex, max_bytes)),
+                Err(regex::Error::CompiledTooBig(_)) => continue,
+                Err(other) => result = Err(PatternError::Syntax(last_line(&other.to_string()))),
+            }
+            break;
+        }
+        let (regex, max_bytes) = result?;
+        Ok(Self { source: source.to_owned(), regex, max_bytes })
     }
 
     pub fn is_match(&self, value: &[u8]) -> bool {
@@ -95,6 +108,11 @@ impl Pattern {
 
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// Bytes that its compiled form does not exceed, rounded up coarsely.
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
     }
 
     pub(crate) fn regex(&self) -> &Regex {

@@ -3,17 +3,17 @@ use std::sync::Arc;
 use http::HeaderValue;
 use tidegate_core::Code;
 use tidegate_resources::{
-    HttpDirectResponse, HttpRedirect, HttpRoute, HttpRouteDestination, RedirectPortSelection, re2,
+    HttpDirectResponse, HttpRedirect, HttpRoute, HttpRouteDestination, RedirectPortSelection, RegexRewrite as Written,
 };
 use tidegate_snapshot::{
-    DirectResponse, Forward, HeaderOperations, HeaderValueTemplate, PathRewrite, Pattern, Redirect, RedirectPath,
-    RedirectPort, RegexRewrite, RouteAction, WeightedCluster,
+    DirectResponse, Forward, HeaderOperations, HeaderValueTemplate, PathRewrite, Redirect, RedirectPath, RedirectPort,
+    RegexRewrite, RouteAction, WeightedCluster,
 };
 
+use super::Making;
 use super::headers::compile_headers;
+use super::patterns::{Patterns, Purpose};
 use crate::bindings::Binding;
-use crate::clusters::{ClusterTable, Clusters};
-use crate::findings::Findings;
 use crate::registry::port_number;
 
 /// Longest body of a direct response in bytes.
@@ -51,18 +51,16 @@ pub(super) fn compile_action(
     binding: &Binding<'_, '_>,
     number: usize,
     rule: &HttpRoute,
-    clusters: &mut Clusters<'_>,
-    table: &ClusterTable,
-    findings: &mut Findings,
+    making: &mut Making<'_, '_>,
 ) -> Compiled {
     let path = format!("spec.http[{number}]");
     let object = binding.object;
     if let Some(redirect) = &rule.redirect {
-        let headers = compile_headers(rule.headers.as_deref(), object, &path, findings);
+        let headers = compile_headers(rule.headers.as_deref(), object, &path, making.findings);
         let action = compile_redirect(redirect).map_or_else(
             |status| {
                 let message = format!("{status} is no status that a redirect can have; its requests get 404");
-                findings.error(Code::SCHEMA, object, &format!("{path}.redirect.redirectCode"), message);
+                making.findings.error(Code::SCHEMA, object, &format!("{path}.redirect.redirectCode"), message);
                 RouteAction::DirectResponse(DirectResponse { status: 404, body: None })
             },
             RouteAction::Redirect,
@@ -70,10 +68,10 @@ pub(super) fn compile_action(
         return Compiled { action, request_headers: headers.request, response_headers: headers.response };
     }
     if let Some(response) = &rule.direct_response {
-        let headers = compile_headers(rule.headers.as_deref(), object, &path, findings);
+        let headers = compile_headers(rule.headers.as_deref(), object, &path, making.findings);
         let action = compile_direct_response(response).map_or_else(
             |reason| {
-                findings.error(Code::SCHEMA, object, &format!("{path}.directResponse"), reason);
+                making.findings.error(Code::SCHEMA, object, &format!("{path}.directResponse"), reason);
                 refusal()
             },
             RouteAction::DirectResponse,
@@ -82,12 +80,12 @@ pub(super) fn compile_action(
     }
     if rule.delegate.is_some() {
         let message = "delegation is not enforced yet; what the rule takes is answered 503";
-        findings.warning(Code::NOT_ENFORCED, object, &format!("{path}.delegate"), message);
+        making.findings.warning(Code::NOT_ENFORCED, object, &format!("{path}.delegate"), message);
         return refusal().into();
     }
-    compile_forward(binding, &path, rule, clusters, table, findings).unwrap_or_else(|(field, reason)| {
+    compile_forward(binding, &path, rule, making).unwrap_or_else(|(field, reason)| {
         let message = format!("{reason}; what the rule takes is answered 503");
-        findings.error(Code::SCHEMA, object, &format!("{path}{field}"), message);
+        making.findings.error(Code::SCHEMA, object, &format!("{path}{field}"), message);
         refusal().into()
     })
 }
@@ -96,12 +94,10 @@ fn compile_forward(
     binding: &Binding<'_, '_>,
     path: &str,
     rule: &HttpRoute,
-    clusters: &mut Clusters<'_>,
-    table: &ClusterTable,
-    findings: &mut Findings,
+    making: &mut Making<'_, '_>,
 ) -> Result<Compiled, (&'static str, String)> {
     let object = binding.object;
-    let operations = compile_headers(rule.headers.as_deref(), object, path, findings);
+    let operations = compile_headers(rule.headers.as_deref(), object, path, making.findings);
     let rewrite = rule.rewrite.as_ref();
     let mut authority =
         rewrite.map(|rewrite| rewrite.authority.clone()).filter(|host| !host.is_empty()).or(operations.authority);
@@ -111,8 +107,9 @@ fn compile_forward(
         let Some(destination) = &route.destination else {
             return Err((".route", "a destination is missing".into()));
         };
-        let target = clusters.locate(destination, &object.key.namespace, binding.key.port, findings);
-        let mut own = compile_headers(route.headers.as_deref(), object, &format!("{path}.route[{at}]"), findings);
+        let target = making.clusters.locate(destination, &object.key.namespace, binding.key.port, making.findings);
+        let mut own =
+            compile_headers(route.headers.as_deref(), object, &format!("{path}.route[{at}]"), making.findings);
         if let Some(host) = own.authority.take() {
             if single {
                 authority.get_or_insert(host);
@@ -121,7 +118,7 @@ fn compile_forward(
             }
         }
         weighted.push(WeightedCluster {
-            cluster: table.reference(&target),
+            cluster: making.table.reference(&target),
             weight: route.weight.try_into().unwrap_or(0),
             request_headers: own.request,
             response_headers: own.response,
@@ -147,7 +144,7 @@ fn compile_forward(
     forward.path_rewrite = match rewrite {
         Some(rewrite) => match &rewrite.uri_regex_rewrite {
             Some(regex) if rewrite.uri.is_empty() => {
-                let rewrite = compile_regex_rewrite(&regex.r#match, &regex.rewrite);
+                let rewrite = compile_regex_rewrite(regex, making.patterns);
                 Some(PathRewrite::Regex(rewrite.map_err(|reason| (".rewrite.uriRegexRewrite", reason))?))
             }
             _ if rewrite.uri.is_empty() => None,
@@ -160,10 +157,9 @@ fn compile_forward(
 
 /// # Errors
 /// Why it cannot be used, for people.
-fn compile_regex_rewrite(pattern: &str, substitution: &str) -> Result<RegexRewrite, String> {
-    let expression = re2::translate(pattern).map_err(|error| error.to_string())?;
-    let pattern = Pattern::search_translated(pattern, &expression).map_err(|error| error.to_string())?;
-    RegexRewrite::with(pattern, substitution).map_err(|error| error.to_string())
+fn compile_regex_rewrite(regex: &Written, patterns: &mut Patterns) -> Result<RegexRewrite, String> {
+    let pattern = patterns.get(Purpose::Search, &regex.r#match)?;
+    RegexRewrite::with(pattern, &regex.rewrite).map_err(|error| error.to_string())
 }
 
 /// # Errors

@@ -3,7 +3,7 @@ use tidegate_core::Code;
 use tidegate_resources::{HttpMatchRequest, StringMatch as Written};
 use tidegate_snapshot::{HeaderMatch, PathMatch, QueryMatch, RouteMatch, StringMatch};
 
-use super::patterns::Patterns;
+use super::patterns::{Patterns, Purpose};
 
 /// Prefix of header names that stand for claims of a validated token.
 const CLAIMS: &str = "@request.auth.claims";
@@ -73,7 +73,7 @@ fn compile_string(condition: &Written, patterns: &mut Patterns) -> Result<String
         Written::Prefix(value) => StringMatch::Prefix(value.clone()),
         // No regular expression, but what Istio takes for "any value".
         Written::Regex(regex) if regex == "*" => StringMatch::Present,
-        Written::Regex(regex) => StringMatch::Regex(patterns.full(regex)?),
+        Written::Regex(regex) => StringMatch::Regex(patterns.get(Purpose::Match, regex)?),
     })
 }
 
@@ -83,7 +83,7 @@ fn compile_path(entry: &HttpMatchRequest, patterns: &mut Patterns) -> Result<Pat
         None | Some(Written::Unset) => PathMatch::any(),
         Some(Written::Exact(value)) => PathMatch::Exact { value: value.clone(), ignore_case },
         Some(Written::Prefix(value)) => PathMatch::Prefix { value: value.clone(), ignore_case },
-        Some(Written::Regex(regex)) => PathMatch::Regex(patterns.full(regex)?),
+        Some(Written::Regex(regex)) => PathMatch::Regex(patterns.get(Purpose::Match, regex)?),
     })
 }
 

@@ -2,12 +2,27 @@ use ahash::AHashMap;
 use tidegate_resources::re2;
 use tidegate_snapshot::Pattern;
 
+/// Most memory in bytes for the regular expressions of one Snapshot. One of them may be small text and large when
+/// compiled, and there may be many.
+const MAX_BYTES: usize = 512 << 20;
+
 /// Compiled regular expressions by their text: equal ones are compiled once and share their memory, and those of the
 /// last compilation are there for the next.
 #[derive(Debug, Default)]
 pub(crate) struct Patterns {
-    known: AHashMap<String, Known>,
+    known: AHashMap<(Purpose, String), Known>,
     generation: u64,
+    /// Bytes of the expressions that this generation uses, rounded up.
+    bytes: usize,
+}
+
+/// How an expression is used.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Purpose {
+    /// It must match the whole value.
+    Match,
+    /// It is searched for anywhere in the value.
+    Search,
 }
 
 #[derive(Debug)]
@@ -17,18 +32,28 @@ struct Known {
 }
 
 impl Patterns {
-    /// An expression in RE2's syntax for matches of the whole value.
+    /// An expression in RE2's syntax.
     ///
     /// # Errors
     /// Why it cannot be used, for people.
-    pub(super) fn full(&mut self, text: &str) -> Result<Pattern, String> {
-        if let Some(known) = self.known.get_mut(text) {
-            known.last_used = self.generation;
+    pub(super) fn get(&mut self, purpose: Purpose, text: &str) -> Result<Pattern, String> {
+        let key = (purpose, text.to_owned());
+        if let Some(known) = self.known.get_mut(&key) {
+            if known.last_used != self.generation {
+                known.last_used = self.generation;
+                charge(&mut self.bytes, &known.pattern)?;
+            }
             return known.pattern.clone();
         }
+        // What is refused before it is compiled is not worth its place.
         let expression = re2::translate(text).map_err(|error| error.to_string())?;
-        let pattern = Pattern::full_translated(text, &expression).map_err(|error| error.to_string());
-        self.known.insert(text.to_owned(), Known { pattern: pattern.clone(), last_used: self.generation });
+        let pattern = match purpose {
+            Purpose::Match => Pattern::full_translated(text, &expression),
+            Purpose::Search => Pattern::search_translated(text, &expression),
+        };
+        let pattern = pattern.map_err(|error| error.to_string());
+        charge(&mut self.bytes, &pattern)?;
+        self.known.insert(key, Known { pattern: pattern.clone(), last_used: self.generation });
         pattern
     }
 
@@ -36,31 +61,68 @@ impl Patterns {
     pub(crate) fn end_generation(&mut self) {
         self.known.retain(|_, known| known.last_used == self.generation);
         self.generation += 1;
+        self.bytes = 0;
     }
+}
+
+/// Adds an expression to those in use, whether it was kept or is new: so what is refused depends on the configuration
+/// alone.
+fn charge(bytes: &mut usize, pattern: &Result<Pattern, String>) -> Result<(), String> {
+    let more = bytes.saturating_add(pattern.as_ref().map_or(0, Pattern::max_bytes));
+    if more > MAX_BYTES {
+        return Err(format!(
+            "the regular expressions of the whole configuration need more than {} MiB",
+            MAX_BYTES >> 20
+        ));
+    }
+    *bytes = more;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn full(patterns: &mut Patterns, text: &str) -> Result<Pattern, String> {
+        patterns.get(Purpose::Match, text)
+    }
+
     #[test]
     fn expressions_are_kept_as_long_as_they_are_used() {
         let mut patterns = Patterns::default();
-        assert!(patterns.full("a+").unwrap().is_match(b"aa"));
-        assert!(patterns.full("(a{1000}){1000}").is_err());
+        assert!(full(&mut patterns, "a+").unwrap().is_match(b"aa"));
+        assert!(full(&mut patterns, "(a{1000}){1000}").is_err());
         patterns.end_generation();
         assert_eq!(patterns.known.len(), 2);
-        assert!(patterns.full("a+").is_ok());
+        assert!(full(&mut patterns, "a+").is_ok());
         patterns.end_generation();
-        assert_eq!(patterns.known.keys().collect::<Vec<_>>(), ["a+"]);
-        assert!(patterns.full(&"a".repeat(2000)).is_err());
         assert_eq!(patterns.known.len(), 1);
+        assert!(full(&mut patterns, &"a".repeat(2000)).is_err());
+        assert_eq!(patterns.known.len(), 1);
+    }
+
+    #[test]
+    fn the_memory_of_all_expressions_together_is_bounded() {
+        let mut patterns = Patterns::default();
+        let large = |number: usize| format!("(a{{100}}b{number}){{200}}");
+        let first = full(&mut patterns, &large(0)).unwrap();
+        assert!(first.max_bytes() > 1 << 20, "{}", first.max_bytes());
+        // Used again it costs nothing.
+        for _ in 0..1000 {
+            assert!(full(&mut patterns, &large(0)).is_ok());
+        }
+        patterns.bytes = MAX_BYTES - first.max_bytes();
+        assert!(full(&mut patterns, &large(1)).is_ok());
+        assert!(full(&mut patterns, &large(2)).unwrap_err().contains("512 MiB"));
+        assert!(full(&mut patterns, &large(1)).is_ok());
+        patterns.end_generation();
+        assert!(full(&mut patterns, &large(2)).is_ok());
     }
 
     #[test]
     fn the_syntax_is_re2s() {
         let check = |pattern: &str, value: &str, expected: bool| {
-            let compiled = Patterns::default().full(pattern).unwrap();
+            let compiled = full(&mut Patterns::default(), pattern).unwrap();
             assert_eq!((compiled.is_match(value.as_bytes()), compiled.source()), (expected, pattern));
         };
         check(r"\Qa.b\E+", "a.bb", true);
@@ -68,7 +130,7 @@ mod tests {
         check("a{b", "a{b", true);
         check("[a&&b]", "&", true);
         for refused in ["a**", r"(?=x)", r"(a)\1", r"\C"] {
-            assert!(Patterns::default().full(refused).is_err(), "{refused}");
+            assert!(full(&mut Patterns::default(), refused).is_err(), "{refused}");
         }
     }
 }
