@@ -6,8 +6,8 @@ use crate::decode::Decoder;
 use crate::networking::{Resolution, SimpleLb};
 use crate::object::Spec;
 
-/// Reports values of a decoded object that are not enforced yet.
-pub(crate) fn values(spec: &Spec, decoder: &mut Decoder<'_>) {
+/// Reports values of a decoded object with this name that are not enforced yet.
+pub(crate) fn values(name: &str, spec: &Spec, decoder: &mut Decoder<'_>) {
     let report = |decoder: &mut Decoder<'_>, path: &str, what: String| {
         decoder.note(Code::NOT_ENFORCED, Level::Warning, path, format!("{what} is not enforced yet"), None);
     };
@@ -51,6 +51,12 @@ pub(crate) fn values(spec: &Spec, decoder: &mut Decoder<'_>) {
         }
         Spec::ServiceEntry(entry) if matches!(entry.resolution, Resolution::DynamicDns | Resolution::DnsRoundRobin) => {
             report(decoder, "spec.resolution", entry.resolution.to_string());
+        }
+        Spec::ConfigMap(map) if name == "istio" => {
+            let networks = map.data.get("meshNetworks").map_or("", |text| text.trim());
+            if !matches!(networks, "" | "networks: {}") {
+                report(decoder, "data.meshNetworks", "`meshNetworks`".into());
+            }
         }
         _ => {}
     }

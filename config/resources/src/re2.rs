@@ -252,10 +252,21 @@ impl Translator<'_> {
     fn character(&mut self, c: char) -> Result<(), String> {
         match c {
             'a' | 'f' | 't' | 'n' | 'r' | 'v' | 'x' | 'p' | 'P' => {
+                let mut ahead = self.input.clone();
+                let is_negated = ahead.next() == Some('{') && ahead.next() == Some('^');
+                let c = match c {
+                    // `\p{^Greek}` is `\P{Greek}`.
+                    'p' if is_negated => 'P',
+                    'P' if is_negated => 'p',
+                    _ => c,
+                };
                 self.output.push('\\');
                 self.output.push(c);
                 if matches!(c, 'x' | 'p' | 'P') && self.input.next_if_eq(&'{').is_some() {
                     self.output.push('{');
+                    if c != 'x' {
+                        self.input.next_if_eq(&'^');
+                    }
                     for c in self.input.by_ref() {
                         self.output.push(c);
                         if c == '}' {
@@ -399,6 +410,7 @@ mod tests {
         check(r"\x41\x{42}\103", &["ABC"], &[]);
         check(r"[[:alpha:]]+", &["ab"], &["1"]);
         check(r"\pL+", &["\u{e9}"], &["1"]);
+        check(r"\p{^L}[\P{^L}]", &["1a"], &["a1"]);
         check(r".*\bfoo\b.*", &["a foo b"], &["afoob"]);
         check(r"", &[""], &["a"]);
         check(r"a||b", &["a", "", "b"], &[]);

@@ -135,6 +135,18 @@ fn fixtures_are_sound() {
 }
 
 #[test]
+fn line_ends_of_windows_and_byte_order_marks_make_no_difference() {
+    for fixture in FIXTURES {
+        let plain = read(fixture);
+        let other = read(&format!("\u{feff}{}", fixture.replace('\n', "\r\n")));
+        assert_eq!(plain.objects.len(), other.objects.len());
+        for (plain, other) in plain.objects.iter().zip(&other.objects) {
+            assert_eq!((&plain.key, &plain.origin, &plain.spans), (&other.key, &other.origin, &other.spans));
+        }
+    }
+}
+
+#[test]
 fn mutated_texts_never_panic() {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = |below: usize| {

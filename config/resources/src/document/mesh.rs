@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidegate_core::{Code, Diagnostic, Kind, Origin, Position, ResourceKey};
 
-use super::{MAX_FILE_BYTES, too_large};
+use super::{MAX_FILE_BYTES, MAX_SOURCE_BYTES, too_large};
 use crate::decode::{Decode, Decoder};
 use crate::mesh::MeshConfig;
 use crate::node::{Entry, Node, Value};
@@ -23,7 +23,12 @@ pub fn parse_mesh_config(file: &str, text: &str) -> (Option<Object>, Vec<Diagnos
         return (None, vec![too_large(file, text.len())]);
     }
     let key = ResourceKey::local(Kind::MeshConfig, "", CONFIG_MAP);
-    read(Origin { file, position: Position { line: 1, column: 1 } }, key, text, |position| position)
+    let origin = Origin { file, position: Position { line: 1, column: 1 } };
+    let (mut object, diagnostics) = read(origin, key, text, |position| position);
+    if let Some(object) = object.as_mut().filter(|_| text.len() <= MAX_SOURCE_BYTES) {
+        object.source = text.into();
+    }
+    (object, diagnostics)
 }
 
 /// The settings in a ConfigMap, if it is the mesh's. Their places are lines of the file that the ConfigMap stands in,

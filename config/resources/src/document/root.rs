@@ -67,7 +67,8 @@ pub(super) fn decode(file: Arc<str>, root: &Node, kind: Kind, options: &ParseOpt
         data_size(spec, &mut decoder);
     }
     if let Some(spec) = &spec {
-        pending::values(spec, &mut decoder);
+        let name = key.as_ref().map_or("", |key| &*key.name);
+        pending::values(name, spec, &mut decoder);
     }
     let is_sound = !decoder.has_errors();
     let (spans, diagnostics) = decoder.finish();
