@@ -2,6 +2,8 @@
 # (as root), or prints the one line that does.
 
 CARGO ?= cargo
+# `tidegate version` and /server_info say which commit was built.
+BUILD = TIDEGATE_GIT_REVISION=$$(git rev-parse --short=12 HEAD 2>/dev/null) $(CARGO) build --locked
 DEMO_ARGS ?=
 TEST_ARGS ?=
 
@@ -17,7 +19,7 @@ help:
 # The `quick` profile is the release code without the long link.
 demo:
 	@sh tests/setup.sh build
-	$(CARGO) build --locked --profile quick -p tidegate
+	$(BUILD) --profile quick -p tidegate
 	exec target/quick/tidegate demo $(DEMO_ARGS)
 
 # One build of the workspace with one set of features; everything after it only runs.
@@ -30,13 +32,13 @@ peers:
 
 # The same tests as in `make test`, at the sizes of the acceptance list.
 soak: peers
-	$(CARGO) build --locked --profile quick -p tidegate
+	$(BUILD) --profile quick -p tidegate
 	TIDEGATE_BIN=$(CURDIR)/target/quick/tidegate TIDEGATE_SOAK=1 \
 		$(CARGO) test --locked -p tidegate-tests --test timing -- --nocapture
 
 bench:
 	@sh tests/setup.sh build bench
-	$(CARGO) build --locked --release -p tidegate
+	$(BUILD) --release -p tidegate
 	TIDEGATE_BIN=$(CURDIR)/target/release/tidegate $(CARGO) bench --locked -p tidegate-tests --bench gateway
 
 lint:

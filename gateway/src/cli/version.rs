@@ -28,7 +28,7 @@ struct Version {
 #[derive(Serialize)]
 struct ClientVersion {
     version: &'static str,
-    /// Commit that it was built from; `unknown` if the build did not say (TIDEGATE_REVISION).
+    /// Commit that it was built from; `unknown` if the build did not say (`TIDEGATE_GIT_REVISION`).
     revision: &'static str,
     /// `debug` or `release`.
     build: &'static str,
@@ -42,7 +42,10 @@ struct ClientVersion {
 pub(crate) fn run(args: &VersionArgs, console: Console) -> anyhow::Result<Exit> {
     let version = ClientVersion {
         version: env!("CARGO_PKG_VERSION"),
-        revision: option_env!("TIDEGATE_REVISION").unwrap_or("unknown"),
+        revision: match option_env!("TIDEGATE_GIT_REVISION") {
+            Some(revision) if !revision.is_empty() => revision,
+            _ => "unknown",
+        },
         build: if cfg!(debug_assertions) { "debug" } else { "release" },
         platform: format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
         rust: env!("CARGO_PKG_RUST_VERSION"),
