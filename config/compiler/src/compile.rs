@@ -76,6 +76,7 @@ impl Compiler {
         let registry =
             Registry::new(resources, &mesh, &options.namespace, &options.cluster_domain, &options.cluster_id);
         let rules = DestinationRules::new(resources, &mesh, options);
+        rules.report_unknown_hosts(&registry, &mut findings);
         let mut clusters = Clusters::new(&registry, &rules, &mesh, &options.cluster_domain);
 
         let gateways = Gateways::select(resources, options, &mut findings);

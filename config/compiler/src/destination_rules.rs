@@ -14,7 +14,11 @@ use crate::findings::Findings;
 use crate::host_index::for_each_containing;
 use crate::mesh::Mesh;
 use crate::names::expand_host;
+use crate::registry::Registry;
 use crate::visibility::{is_private, visibility};
+
+/// Istio's code for a DestinationRule whose host does not exist.
+const UNKNOWN_HOST: Code = Code("IST0174");
 
 #[derive(Clone, Copy, Debug)]
 struct Rule<'a> {
@@ -86,6 +90,19 @@ impl<'a> DestinationRules<'a> {
             });
         }
         Self { options, root_namespace: &mesh.root_namespace, default_pool: mesh.connection_pool, by_host }
+    }
+
+    /// Names the rules whose host is no service at all. A wildcard may wait for its services.
+    pub(crate) fn report_unknown_hosts(&self, registry: &Registry<'_>, findings: &mut Findings) {
+        for ((_, host), rules) in &self.by_host {
+            if host.starts_with('*') || registry.knows(host) {
+                continue;
+            }
+            for rule in rules {
+                let message = format!("no service has the host `{host}`: the rule applies to nothing");
+                findings.warning(UNKNOWN_HOST, rule.object, "spec.host", message);
+            }
+        }
     }
 
     /// What applies to a service: the rules of the gateway's own namespace, else those that the service's namespace

@@ -141,6 +141,11 @@ impl<'a> Registry<'a> {
         Self { resources, cluster_id, by_host, slices, workloads: WorkloadIndex::new(resources) }
     }
 
+    /// Whether an object defines a service of the lower-case host, for whomever.
+    pub(crate) fn knows(&self, host: &str) -> bool {
+        self.by_host.contains_key(host)
+    }
+
     /// The service of a lower-case host.
     ///
     /// # Errors

@@ -243,3 +243,10 @@ fn every_simple_balancer_is_mapped() {
     let compilation = with_rules(&[rule("default", "r", &balanced("a", "PASSTHROUGH", ""))]);
     check_finding(&compilation, "TG0005", "spec.trafficPolicy.loadBalancer.simple", "means nothing at a gateway");
 }
+
+#[test]
+fn a_rule_for_no_service_is_named() {
+    let compilation = with_rules(&[rule("default", "r", &balanced("fake", "RANDOM", ""))]);
+    check_finding(&compilation, "IST0174", "spec.host", "no service has the host `fake.default.svc.cluster.local`");
+    assert!(findings(&with_rules(&[rule("default", "r", &balanced("'*.com'", "RANDOM", ""))])).is_empty());
+}
