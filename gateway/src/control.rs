@@ -157,6 +157,7 @@ impl<P: Publish> Control<P> {
 
     fn update(&mut self, resolution: &Resolution, findings: Vec<Diagnostic>, started: Instant) {
         let before = self.generation;
+        self.seen = Seen::new(findings, resolution);
         if resolution.changed || !self.is_serving() {
             let resolved = started.elapsed();
             let set = with_access_log(resolution.set.clone(), self.access_log.as_ref());
@@ -164,7 +165,8 @@ impl<P: Publish> Control<P> {
                 Ok(compilation) => {
                     let compiled = started.elapsed();
                     self.compile_findings = compilation.diagnostics;
-                    if self.publish(compilation.snapshot, resolution.moved) {
+                    self.publish(compilation.snapshot, resolution.moved, started);
+                    if self.generation > before {
                         tracing::info!(
                             generation = self.generation,
                             hash = self.hash(),
@@ -182,7 +184,6 @@ impl<P: Publish> Control<P> {
                 Err(finding) => self.compile_findings = vec![*finding],
             }
         }
-        self.seen = Seen::new(findings, resolution);
         self.tell(self.generation > before, started);
     }
 
@@ -197,17 +198,21 @@ impl<P: Publish> Control<P> {
         }
     }
 
-    /// Publishes a Snapshot unless it is the one that serves; whether it is another. One that differs only in the
-    /// places that it came from replaces the other without being a new generation.
-    fn publish(&mut self, snapshot: Snapshot, moved: bool) -> bool {
+    /// Publishes a Snapshot unless it is the one that serves. One that differs only in the places that it came from
+    /// replaces the other without being a new generation.
+    fn publish(&mut self, snapshot: Snapshot, moved: bool, started: Instant) {
         let hash = snapshot.hash();
-        let is_new = self.serving != Some(hash);
-        if is_new || moved {
-            self.publish_findings = self.publisher.publish(Arc::new(snapshot));
+        if self.serving != Some(hash) {
+            self.serving = Some(hash);
+            self.generation += 1;
+            // Whoever sees the new Snapshot serve finds its status, without what publishing itself finds.
+            self.publish_findings.clear();
+            let findings = self.findings();
+            self.status.update(&self.reload(&findings, true, started), &self.seen, findings);
+        } else if !moved {
+            return;
         }
-        self.generation += u64::from(is_new);
-        self.serving = Some(hash);
-        is_new
+        self.publish_findings = self.publisher.publish(Arc::new(snapshot));
     }
 
     /// Hash of the Snapshot that serves, in the form that logs show; empty for none.
@@ -227,29 +232,37 @@ impl<P: Publish> Control<P> {
 
     /// Logs what is new and shows everything.
     fn tell(&mut self, published: bool, started: Instant) {
-        let mut findings = self.seen.findings.clone();
-        findings.extend(self.compile_findings.iter().cloned());
-        findings.extend(self.publish_findings.iter().cloned());
         self.state_error = self.state.as_ref().and_then(StateWriter::error);
+        let findings = self.findings();
+        self.log.log(&findings);
+        let reload = self.reload(&findings, published, started);
+        self.publisher.reloaded(&reload);
+        self.status.update(&reload, &self.seen, findings);
+    }
+
+    /// Everything that is wrong now, most severe first.
+    fn findings(&self) -> Vec<Diagnostic> {
+        let lists = [&self.seen.findings, &self.compile_findings, &self.publish_findings];
+        let mut findings: Vec<_> = lists.into_iter().flatten().cloned().collect();
         if let Some(error) = &self.state_error {
             let message = format!("the last good configuration cannot be kept on disk: {error}");
             let finding = Diagnostic::warning(Code::ENVIRONMENT, Origin::new("--state-dir", 0, 0), message)
                 .help("give it a folder that can be written, or switch it off with --state-dir none");
             findings.push(finding);
         }
-        let findings = findings::sorted(findings);
-        self.log.log(&findings);
+        findings::sorted(findings)
+    }
+
+    fn reload(&self, findings: &[Diagnostic], published: bool, started: Instant) -> Reload {
         let is_bad = findings.iter().any(|finding| finding.level == Level::Error);
-        let reload = Reload {
+        Reload {
             at: SystemTime::now(),
             success: !is_bad && self.seen.why_last_good.is_none(),
             published,
             took: started.elapsed(),
             generation: self.generation,
             hash: self.hash(),
-        };
-        self.publisher.reloaded(&reload);
-        self.status.update(&reload, &self.seen, findings);
+        }
     }
 }
 

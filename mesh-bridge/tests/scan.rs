@@ -175,8 +175,37 @@ fn symbolic_links_are_followed_and_loops_are_not() {
     symlink("nowhere", conf.join("dangling")).unwrap();
     let view = source_of(vec![Root::resources(&conf)]).scan();
     assert_eq!(names(&view), ["a", "s"]);
+    assert!(
+        messages(&view).contains("loop) the symbolic link leads to a folder that contains it"),
+        "{}",
+        messages(&view)
+    );
     let gaps: BTreeSet<_> = view.gaps.iter().map(|gap| gap.path.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(gaps, BTreeSet::from(["dangling.yaml", "self.yaml"]));
+}
+
+#[test]
+fn a_link_to_the_folder_above_is_not_followed() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "conf/a.yaml", namespace("a"));
+    write(dir.path(), "other/b.yaml", namespace("b"));
+    symlink("..", dir.path().join("conf/up")).unwrap();
+    let view = source_of(vec![Root::resources(dir.path().join("conf"))]).scan();
+    assert_eq!(names(&view), ["a"]);
+    assert_eq!(view.diagnostics.len(), 1, "{view:?}");
+}
+
+#[test]
+fn roots_within_roots_are_neither_read_twice_nor_empty() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "sub/a.yaml", namespace("a"));
+    let sub = dir.path().join("sub");
+    let file = sub.join("a.yaml");
+    for roots in [[&file, &sub], [&sub, &file], [&dir.path().to_owned(), &sub], [&sub, &dir.path().to_owned()]] {
+        let view = source_of(roots.map(Root::resources).into()).scan();
+        assert_eq!(names(&view), ["a"], "{roots:?}");
+        assert_eq!(messages(&view), "", "{roots:?}");
+    }
 }
 
 #[test]

@@ -141,7 +141,8 @@ impl Saved {
         for file in content.files {
             for document in file.documents {
                 let content = if document.mesh_config { RootContent::MeshConfig } else { RootContent::Resources };
-                let source = SourceDocument { lines_before: document.lines_before, content, text: document.text.into() };
+                let source =
+                    SourceDocument { lines_before: document.lines_before, content, text: document.text.into() };
                 let source = Arc::new(source);
                 for key in document.keys {
                     objects.insert(key.into_owned(), SavedObject { file: file.file.clone(), document: source.clone() });

@@ -106,14 +106,15 @@ fn write_all(file: &StateFile, shared: &Shared) {
         match result {
             Ok(()) => {
                 if slot.error.take().is_some() {
-                    tracing::info!(file = %file.path().display(), "the state is written again");
+                    tracing::debug!(file = %file.path().display(), "the state is written again");
                 }
             }
             Err(error) => {
                 let message = error.to_string();
                 if slot.error.as_ref() != Some(&message) {
                     let file = file.path().display();
-                    tracing::warn!(%file, %error, "cannot keep the last good configuration; trying again");
+                    // The writer of configuration tells it to people, once and in the status.
+                    tracing::debug!(%file, %error, "cannot keep the last good configuration; trying again");
                 }
                 slot.error = Some(message);
                 if slot.stopped {

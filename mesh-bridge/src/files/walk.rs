@@ -73,8 +73,16 @@ pub(super) enum RootSeen {
 }
 
 pub(super) fn walk(roots: &[Root], limits: &Limits, progress: &Progress) -> Walk {
-    let mut walker =
-        Walker { limits, progress, walk: Walk::default(), entries: 0, folders: HashMap::new(), files: HashMap::new() };
+    let mut walker = Walker {
+        limits,
+        progress,
+        walk: Walk::default(),
+        entries: 0,
+        known_files: 0,
+        stopped: false,
+        folders: HashMap::new(),
+        files: HashMap::new(),
+    };
     for root in roots {
         let seen = walker.root(root);
         walker.walk.roots.push(seen);
@@ -93,6 +101,10 @@ struct Walker<'a> {
     progress: &'a Progress,
     walk: Walk,
     entries: usize,
+    /// Files and folders that were reached again, under another name or from another root.
+    known_files: usize,
+    /// The walk found more than it may look at.
+    stopped: bool,
     /// Real paths by identity: a folder that is reached twice (two roots, a symlink loop) is read once.
     folders: HashMap<FolderIdentity, Vec<PathBuf>>,
     files: HashMap<FolderIdentity, Vec<PathBuf>>,
@@ -113,15 +125,7 @@ impl Walker<'_> {
             }
         };
         if metadata.is_dir() && root.content == RootContent::Resources {
-            let before = self.walk.files.len();
-            let gaps = self.walk.gaps.len();
-            self.folder(&root.path, &metadata, 0);
-            let unseen = self.walk.gaps[gaps..].iter().any(|gap| gap.path == root.path);
-            let files = self.walk.files.len() - before;
-            return match files {
-                0 if unseen => RootSeen::Not,
-                _ => RootSeen::Folder { identity: (metadata.dev(), metadata.ino()), files },
-            };
+            return self.root_folder(&root.path, &metadata);
         }
         if metadata.is_file() {
             let linked = fs::symlink_metadata(&root.path).is_ok_and(|metadata| metadata.is_symlink());
@@ -136,10 +140,34 @@ impl Walker<'_> {
         RootSeen::Not
     }
 
-    fn folder(&mut self, path: &Path, metadata: &Metadata, depth: usize) {
-        if !first_visit(&mut self.folders, path, metadata) {
-            return;
+    fn root_folder(&mut self, path: &Path, metadata: &Metadata) -> RootSeen {
+        let (files, known_files, gaps) = (self.walk.files.len(), self.known_files, self.walk.gaps.len());
+        (self.entries, self.stopped) = (0, false);
+        if !self.folder(path, metadata, 0) {
+            // It lies within another root, and what it holds was counted there.
+            return RootSeen::File;
         }
+        if self.stopped {
+            let message = format!("there are more than {} files and folders to look at", self.limits.entries);
+            self.gap(path, message, "name the folder that holds configuration only".into());
+        }
+        let unseen = self.walk.gaps[gaps..].iter().any(|gap| gap.path == path);
+        match self.walk.files.len() - files + self.known_files - known_files {
+            0 if unseen => RootSeen::Not,
+            files => RootSeen::Folder { identity: (metadata.dev(), metadata.ino()), files },
+        }
+    }
+
+    /// Walks a folder; false if that was done before.
+    fn folder(&mut self, path: &Path, metadata: &Metadata, depth: usize) -> bool {
+        if !first_visit(&mut self.folders, path, metadata) {
+            return false;
+        }
+        self.unvisited_folder(path, metadata, depth);
+        true
+    }
+
+    fn unvisited_folder(&mut self, path: &Path, metadata: &Metadata, depth: usize) {
         if depth > self.limits.depth {
             let message = format!("the folder lies more than {} folders deep and is not read", self.limits.depth);
             self.gap(path, message, "move it up, or name it with a --config of its own".into());
@@ -162,14 +190,16 @@ impl Walker<'_> {
             self.entries += 1;
             self.progress.step();
             if self.entries > self.limits.entries {
-                let message = format!("more than {} files and folders to look at", self.limits.entries);
-                self.gap(path, message, "name the folder that holds configuration only".into());
-                break;
+                self.stopped = true;
+                return;
             }
         }
         names.sort_by_key(fs::DirEntry::file_name);
         for entry in names {
             let name = entry.file_name();
+            if self.stopped {
+                return;
+            }
             if is_dropping(&name.to_string_lossy()) {
                 continue;
             }
@@ -199,7 +229,13 @@ impl Walker<'_> {
             }
         };
         if metadata.is_dir() {
-            self.folder(path, &metadata, depth + 1);
+            if linked && leads_back(path) {
+                let message = "the symbolic link leads to a folder that contains it and is not followed";
+                let finding = Diagnostic::warning(Code::ENVIRONMENT, origin(path), message);
+                self.walk.notes.push(finding.help("remove the link, or let it lead to a folder elsewhere"));
+            } else if !self.folder(path, &metadata, depth + 1) {
+                self.known_files += 1;
+            }
         } else if !has_config_extension(path) {
         } else if metadata.is_file() {
             self.file(path.to_owned(), &metadata, RootContent::Resources, linked);
@@ -212,6 +248,8 @@ impl Walker<'_> {
     fn file(&mut self, path: PathBuf, metadata: &Metadata, content: RootContent, linked: bool) {
         if first_visit(&mut self.files, &path, metadata) {
             self.walk.files.push(Found { path, stamp: Stamp::of(metadata), content, linked });
+        } else {
+            self.known_files += 1;
         }
     }
 
@@ -237,6 +275,15 @@ fn first_visit(visited: &mut HashMap<FolderIdentity, Vec<PathBuf>>, path: &Path,
     }
     known.push(path.to_owned());
     true
+}
+
+/// Whether a link ends in a folder above itself: following it would read everything beside the folder.
+fn leads_back(link: &Path) -> bool {
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    match (real(link), link.parent().and_then(real)) {
+        (Some(target), Some(folder)) => folder.starts_with(target),
+        _ => false,
+    }
 }
 
 /// Files that editors and Kubernetes put beside those that people mean: hidden ones (`.x.yaml.swp`, `.#x.yaml`,
