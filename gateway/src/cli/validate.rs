@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use tidegate_core::{Code, Diagnostic, Level};
 
 use super::Exit;
@@ -36,7 +36,9 @@ pub(crate) struct ValidateArgs {
     #[arg(value_name = "PATH", hide = true)]
     paths: Vec<PathBuf>,
     /// Also check what objects say about each other: hosts, subsets and Gateways that exist, rules that can be reached.
-    #[arg(long, short = 'x')]
+    #[arg(long, short = 'x', value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(hide_possible_values = true)]
     referential: bool,
     /// Namespace of objects that name none.
     #[arg(long, short = 'n', value_name = "NAMESPACE", default_value = "default", value_parser = namespace)]

@@ -136,6 +136,15 @@ fn a_newcomer_sees_traffic_move() {
     assert!(explained.stdout.contains("outbound|9080|v2|reviews.default.svc.cluster.local"), "{}", explained.stdout);
     assert!(explained.stdout.contains("virtual-service.yaml:"), "{}", explained.stdout);
 
+    // Files that are explained before they serve say the same, to the last character.
+    let folder = demo.folder.path().display().to_string();
+    let as_json = |place: [&str; 2]| {
+        run(["explain", &url, "-H", "end-user: jason", "-o", "json"].iter().copied().chain(place)).stdout
+    };
+    let running = as_json(["--admin", &demo.admin]);
+    assert!(running.contains("reviews-for-jason"), "{running}");
+    assert_eq!(as_json(["--config", &folder]), running);
+
     // An edit moves traffic; a broken one does not.
     demo.replace("virtual-service.yaml", "subset: v1", "subset: v3");
     until("everybody is on version 3", || (0..10).all(|_| demo.get("/reviews/0", "").1.contains("reviews-v3")));

@@ -180,6 +180,7 @@ spec:
     let folder = folder(&[("a.yaml", VALID), ("b.yaml", text)]);
     let arguments = ["validate".to_owned(), folder.path().display().to_string()];
     assert_eq!(run(&arguments).code, Some(0));
+    assert_eq!(run(arguments.iter().map(String::as_str).chain(["--referential=false"])).code, Some(0));
     let run = run(arguments.iter().map(String::as_str).chain(["-x"]));
     assert_eq!(run.code, Some(79), "{run:?}");
     assert!(run.stderr.contains("no-such-service"), "{}", run.stderr);
