@@ -8,6 +8,7 @@ mod bad_input;
 mod demo;
 mod edge;
 mod folders;
+mod framing;
 mod local_replies;
 mod metrics;
 mod path_normalization;
