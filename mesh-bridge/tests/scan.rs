@@ -381,3 +381,75 @@ fn mesh_settings_are_a_root_of_their_own() {
     let view = source.scan();
     assert!(view.gap_over(mesh.to_str().unwrap()).is_some());
 }
+
+#[test]
+fn a_change_in_a_file_leaves_the_other_documents_objects() {
+    let dir = TempDir::new().unwrap();
+    let text = |last: &str| format!("{}---\n{}---\nkind: [\n---\n{}", namespace("a"), namespace("b"), namespace(last));
+    write(dir.path(), "a.yaml", text("c"));
+    let mut source = source(&dir);
+    let first = source.scan();
+    write(dir.path(), "a.yaml", text("d"));
+    let second = source.scan();
+    assert_eq!(names(&second), ["a", "b", "d"]);
+    let objects = |view: &View| file(view, &dir, "a.yaml").offers.iter().map(|o| o.object.clone()).collect::<Vec<_>>();
+    let (first, second) = (objects(&first), objects(&second));
+    assert!(Arc::ptr_eq(&first[0], &second[0]) && Arc::ptr_eq(&first[1], &second[1]));
+}
+
+#[test]
+fn a_file_that_changes_piece_by_piece_is_seen_as_if_it_were_new() {
+    let dir = TempDir::new().unwrap();
+    let service = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: v\nspec:\n  hosts: []\n";
+    let pieces = [
+        &*namespace("a"),
+        &namespace("b"),
+        &namespace("c"),
+        "",
+        "# a comment\n",
+        "kind: [\n",
+        "this: is none\n",
+        service,
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: d\n",
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n",
+    ];
+    let mut kept = source(&dir);
+    // A fixed sequence without an obvious order (Knuth's multiplicative generator).
+    let mut state = 1u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut documents: Vec<&str> = pieces.to_vec();
+    for _ in 0..300 {
+        let at = random(documents.len());
+        match random(3) {
+            0 => documents[at] = pieces[random(pieces.len())],
+            1 if documents.len() > 3 => drop(documents.remove(at)),
+            _ => documents.insert(at, pieces[random(pieces.len())]),
+        }
+        documents.truncate(20);
+        write(dir.path(), "a.yaml", documents.join("---\n"));
+        let (now, new) = (kept.scan(), source(&dir).scan());
+        assert_eq!(messages(&now), messages(&new));
+        let (now, new) = (file(&now, &dir, "a.yaml"), file(&new, &dir, "a.yaml"));
+        assert_eq!(now.understanding, new.understanding);
+        assert_eq!((&now.rejected, &now.skipped), (&new.rejected, &new.skipped));
+        assert_eq!(now.offers.len(), new.offers.len());
+        for (now, new) in now.offers.iter().zip(&new.offers) {
+            assert_eq!((&now.object.key, &now.object.origin), (&new.object.key, &new.object.origin));
+            assert_eq!(now.document, new.document);
+        }
+    }
+}
+
+#[test]
+fn errors_without_a_name_are_told_up_to_a_number() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "a.yaml", format!("{}{}", "kind: [\n---\n".repeat(5000), namespace("a")));
+    let view = source(&dir).scan();
+    assert_eq!(names(&view), ["a"]);
+    let file = file(&view, &dir, "a.yaml");
+    assert_eq!(file.diagnostics.len(), 21);
+    assert!(file.diagnostics[20].message.contains("4980 more"), "{}", file.diagnostics[20]);
+}

@@ -1,20 +1,24 @@
 //! From one file to its [`FileView`].
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use tidegate_core::{Code, Diagnostic, Level, Origin};
-use tidegate_resources::{ParseOptions, Parsed, parse_bytes, parse_mesh_config, validate};
+use tidegate_core::{Code, Diagnostic, Level, Origin, ResourceKey};
+use tidegate_resources::{
+    ParseOptions, Parsed, Skipped, parse as parse_text, parse_bytes, parse_mesh_config, validate,
+};
 
 use super::source::RootContent;
 use super::walk::{Stamp, mend, origin};
 use super::{FileView, Offer, SourceDocument, Understanding};
+
+/// Errors of one file that name no object and are told one by one.
+const MAX_UNREADABLE: usize = 20;
 
 pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
@@ -54,132 +58,252 @@ pub(super) fn content(path: &Path, limit: u64) -> Result<Content, Box<Diagnostic
     Ok(Content { bytes, hash, stamp: Stamp::of(&metadata) })
 }
 
-/// Parses and validates. Whatever is wrong with the text becomes a diagnostic.
-pub(super) fn parse(file: Arc<str>, bytes: &[u8], content: RootContent, options: &ParseOptions) -> FileView {
-    let read = AssertUnwindSafe(|| match content {
-        RootContent::Resources => parse_bytes(&file, bytes, options),
-        RootContent::MeshConfig => match std::str::from_utf8(bytes) {
-            Ok(text) => {
-                let (object, diagnostics) = parse_mesh_config(&file, text);
-                Parsed { objects: object.into_iter().collect(), diagnostics, ..Parsed::default() }
-            }
-            // Says what is wrong with the bytes.
-            Err(_) => parse_bytes(&file, bytes, options),
-        },
-    });
-    // No text is known that makes the parser panic. One that does must cost its own file only.
-    let Ok(parsed) = catch_unwind(read) else {
-        let message = "reading the file failed inside Tidegate; what it defined before stays in use";
-        let diagnostic = Diagnostic::error(Code::SYNTAX, Origin::new(file.clone(), 0, 0), message)
-            .help("please report it with the file; find the document that causes it by leaving documents out");
-        return FileView::unreadable(file, diagnostic);
-    };
-    match std::str::from_utf8(bytes) {
-        Ok(text) if !text.contains('\0') => accept(file, &Documents::of(text, content), parsed),
-        _ => {
-            let refused = accept(file, &Documents::of("", content), parsed);
-            FileView { understanding: Understanding::Not, ..refused }
-        }
+/// What was made of each document of a file, so that the next text of the file costs only what differs in it.
+#[derive(Debug, Default)]
+pub(super) struct Pieces(Vec<Piece>);
+
+/// What was made of one document. A document that stands at the same line with the same text gives the same again.
+#[derive(Debug)]
+struct Piece {
+    lines_before: u32,
+    hash: [u8; 32],
+    /// Place of its objects among the file's.
+    offers: Range<usize>,
+    /// Most documents have nothing of this.
+    trouble: Option<Box<Trouble>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Trouble {
+    rejected: Vec<ResourceKey>,
+    /// Whether something in it does not even tell its name.
+    unnamed: bool,
+    skipped: Vec<Skipped>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Trouble {
+    fn is_empty(&self) -> bool {
+        self.rejected.is_empty() && !self.unnamed && self.skipped.is_empty() && self.diagnostics.is_empty()
     }
 }
 
-/// Sorts what was parsed into what may be served and what may not.
-fn accept(file: Arc<str>, documents: &Documents<'_>, parsed: Parsed) -> FileView {
-    let Parsed { objects, skipped, mut diagnostics, .. } = parsed;
-    let mut rejected = Vec::new();
-    let mut unnamed = Vec::new();
-    for finding in diagnostics.iter().filter(|finding| finding.level == Level::Error) {
-        match &finding.key {
-            Some(key) => rejected.push(key.clone()),
-            None => unnamed.push(documents.hash_at(finding.origin.position.line)),
+/// Parses and validates. Whatever is wrong with the text becomes a diagnostic. `before` is what was made of the file's
+/// last text.
+pub(super) fn parse(
+    file: Arc<str>,
+    bytes: &[u8],
+    content: RootContent,
+    options: &ParseOptions,
+    before: Option<(&FileView, &Pieces)>,
+) -> (FileView, Pieces) {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => text,
+        _ => {
+            let parsed = parse_bytes(&file, bytes, options);
+            let refused = FileView {
+                file,
+                offers: Vec::new(),
+                rejected: Vec::new(),
+                understanding: Understanding::Not,
+                skipped: Vec::new(),
+                diagnostics: parsed.diagnostics,
+            };
+            return (refused, Pieces::default());
+        }
+    };
+    let mut builder = Builder::new(file);
+    for (lines_before, text) in documents(text, content) {
+        let lines_before = lines_before.saturating_add(options.lines_before);
+        let hash = Sha256::digest(text).into();
+        match before.and_then(|(view, pieces)| Some((view, pieces.find(lines_before, hash)?))) {
+            Some((view, piece)) => {
+                let offers = view.offers.get(piece.offers.clone()).unwrap_or_default().to_vec();
+                builder.add(lines_before, hash, offers, piece.trouble.clone());
+            }
+            None => {
+                let options = ParseOptions { lines_before, ..options.clone() };
+                let (offers, trouble) = document(&builder.view.file, text, content, &options);
+                builder.add(lines_before, hash, offers, (!trouble.is_empty()).then(|| Box::new(trouble)));
+            }
         }
     }
-    let mut offers = Vec::with_capacity(objects.len());
-    let mut shared: HashMap<usize, Option<Arc<SourceDocument>>> = HashMap::new();
+    builder.finish()
+}
+
+impl Pieces {
+    fn find(&self, lines_before: u32, hash: [u8; 32]) -> Option<&Piece> {
+        let at = self.0.binary_search_by_key(&lines_before, |piece| piece.lines_before).ok()?;
+        self.0.get(at).filter(|piece| piece.hash == hash)
+    }
+}
+
+/// A view that grows document by document.
+struct Builder {
+    view: FileView,
+    pieces: Vec<Piece>,
+    unnamed: Vec<u64>,
+    /// Documents that cannot be read, and the place of the last.
+    unreadable: usize,
+    last: Origin,
+}
+
+impl Builder {
+    fn new(file: Arc<str>) -> Self {
+        let last = Origin::new(file.clone(), 0, 0);
+        let view = FileView {
+            file,
+            offers: Vec::new(),
+            rejected: Vec::new(),
+            understanding: Understanding::Whole,
+            skipped: Vec::new(),
+            diagnostics: Vec::new(),
+        };
+        Self { view, pieces: Vec::new(), unnamed: Vec::new(), unreadable: 0, last }
+    }
+
+    fn add(&mut self, lines_before: u32, hash: [u8; 32], mut offers: Vec<Offer>, trouble: Option<Box<Trouble>>) {
+        let begin = self.view.offers.len();
+        self.view.offers.append(&mut offers);
+        if let Some(trouble) = &trouble {
+            self.view.rejected.extend_from_slice(&trouble.rejected);
+            self.view.skipped.extend_from_slice(&trouble.skipped);
+            if trouble.unnamed {
+                let [a, b, c, d, e, f, g, h, ..] = hash;
+                self.unnamed.push(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+            }
+            for finding in &trouble.diagnostics {
+                if finding.key.is_none() && finding.level == Level::Error {
+                    self.unreadable += 1;
+                    if self.unreadable > MAX_UNREADABLE {
+                        self.last = finding.origin.clone();
+                        continue;
+                    }
+                }
+                self.view.diagnostics.push(finding.clone());
+            }
+        }
+        self.pieces.push(Piece { lines_before, hash, offers: begin..self.view.offers.len(), trouble });
+    }
+
+    fn finish(mut self) -> (FileView, Pieces) {
+        let view = &mut self.view;
+        if let Some(more) = self.unreadable.checked_sub(MAX_UNREADABLE).filter(|more| *more > 0) {
+            let message = format!("{more} more errors of documents that do not tell their names, the last one here");
+            view.diagnostics.push(Diagnostic::error(Code::SYNTAX, self.last, message));
+        }
+        view.offers.shrink_to_fit();
+        view.rejected.sort();
+        view.rejected.dedup();
+        self.unnamed.sort_unstable();
+        self.unnamed.dedup();
+        if !self.unnamed.is_empty() {
+            view.understanding = Understanding::Partly(self.unnamed);
+        }
+        self.pieces.shrink_to_fit();
+        (self.view, Pieces(self.pieces))
+    }
+}
+
+/// Sorts one document into what may be served and what may not.
+fn document(file: &Arc<str>, text: &str, content: RootContent, options: &ParseOptions) -> (Vec<Offer>, Trouble) {
+    let read = AssertUnwindSafe(|| match content {
+        RootContent::Resources => parse_text(file, text, options),
+        RootContent::MeshConfig => {
+            let (object, diagnostics) = parse_mesh_config(file, text);
+            Parsed { objects: object.into_iter().collect(), diagnostics, ..Parsed::default() }
+        }
+    });
+    // No text is known that makes the parser panic. One that does must cost its own document only.
+    let Ok(Parsed { objects, skipped, mut diagnostics, .. }) = catch_unwind(read) else {
+        let message = "reading the document failed inside Tidegate; what it defined before stays in use";
+        let line = options.lines_before.saturating_add(1);
+        let finding = Diagnostic::error(Code::SYNTAX, Origin::new(file.clone(), line, 1), message)
+            .help("please report it with the document");
+        return (Vec::new(), Trouble { unnamed: true, diagnostics: vec![finding], ..Trouble::default() });
+    };
+    let mut trouble = Trouble { skipped, ..Trouble::default() };
+    for finding in diagnostics.iter().filter(|finding| finding.level == Level::Error) {
+        match &finding.key {
+            Some(key) => trouble.rejected.push(key.clone()),
+            None => trouble.unnamed = true,
+        }
+    }
+    let mut accepted = Vec::with_capacity(objects.len());
     for mut object in objects {
         // The document is kept whole; a second copy of each object's lines would cost as much again.
         object.source = Arc::default();
+        // One name for all objects of a file.
+        object.origin.file = file.clone();
         let mut findings = validate(&object);
         for finding in &mut findings {
             finding.key.get_or_insert_with(|| object.key.clone());
         }
         if findings.iter().any(|finding| finding.level == Level::Error) {
-            rejected.push(object.key.clone());
+            trouble.rejected.push(object.key.clone());
         } else {
-            let at = documents.index_at(object.origin.position.line);
-            let document = shared.entry(at).or_insert_with(|| documents.get(at).map(Arc::new)).clone();
-            offers.push(Offer { object: Arc::new(object), document });
+            accepted.push(Arc::new(object));
         }
         diagnostics.append(&mut findings);
     }
-    rejected.sort();
-    rejected.dedup();
-    unnamed.sort_unstable();
-    unnamed.dedup();
-    let understanding = if unnamed.is_empty() { Understanding::Whole } else { Understanding::Partly(unnamed) };
-    FileView { file, offers, rejected, understanding, skipped, diagnostics }
+    trouble.diagnostics = diagnostics;
+    let kept = if accepted.is_empty() { None } else { keep(text, content, options.lines_before).map(Arc::new) };
+    let offers = accepted.into_iter().map(|object| Offer { object, document: kept.clone() }).collect();
+    (offers, trouble)
 }
 
-/// A text cut at its `---` lines, as the parser cuts it.
-struct Documents<'t> {
-    content: RootContent,
-    text: &'t str,
-    /// Lines before each document, and the byte at which it begins; the first is (0, 0).
-    starts: Vec<(u32, usize)>,
+/// The document to keep; none if it may hold a Secret.
+fn keep(text: &str, content: RootContent, lines_before: u32) -> Option<SourceDocument> {
+    // Crude on purpose: the Secret may stand in a list, or be too broken to have become an object.
+    if text.lines().any(|line| line.contains("kind") && line.contains("Secret")) {
+        return None;
+    }
+    Some(SourceDocument { lines_before, content, text: text.trim_end().into() })
 }
 
-impl<'t> Documents<'t> {
-    fn of(text: &'t str, content: RootContent) -> Self {
-        let mut starts = vec![(0, 0)];
-        let mut begin = 0;
-        if content == RootContent::Resources {
-            for (lines_before, line) in (0..).zip(text.split_inclusive('\n')) {
-                if begin > 0 && is_separator(line) {
-                    starts.push((lines_before, begin));
-                }
-                begin += line.len();
-            }
-        }
-        Self { content, text, starts }
-    }
-
-    /// The document that a line (from 1) lies in.
-    fn index_at(&self, line: u32) -> usize {
-        self.starts.partition_point(|(before, _)| *before < line).saturating_sub(1)
-    }
-
-    fn text_of(&self, index: usize) -> &'t str {
-        let begin = self.starts.get(index).map_or(self.text.len(), |(_, begin)| *begin);
-        let end = self.starts.get(index + 1).map_or(self.text.len(), |(_, begin)| *begin);
-        &self.text[begin..end]
-    }
-
-    fn hash_at(&self, line: u32) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.text_of(self.index_at(line)).hash(&mut hasher);
-        hasher.finish()
-    }
-
-    /// The document to keep; none if it may hold a Secret.
-    fn get(&self, index: usize) -> Option<SourceDocument> {
-        let text = self.text_of(index);
-        // Crude on purpose: the Secret may stand in a list, or be too broken to have become an object.
-        if text.lines().any(|line| line.contains("kind") && line.contains("Secret")) {
+/// The documents of a text with the number of lines before each, cut at `---` lines as the parser cuts them. Those
+/// without a character of content are left out.
+fn documents(text: &str, content: RootContent) -> impl Iterator<Item = (u32, &str)> {
+    let mut rest = text;
+    let mut line = 0u32;
+    let cut = std::iter::from_fn(move || {
+        if rest.is_empty() {
             return None;
         }
-        let lines_before = self.starts.get(index).map_or(0, |(before, _)| *before);
-        Some(SourceDocument { lines_before, content: self.content, text: text.trim_end().into() })
-    }
+        let (mut end, mut lines) = (0, 0u32);
+        for part in rest.split_inclusive('\n') {
+            if end > 0 && content == RootContent::Resources && is_separator(part) {
+                break;
+            }
+            end += part.len();
+            lines = lines.saturating_add(1);
+        }
+        let (document, next) = rest.split_at(end);
+        let lines_before = line;
+        rest = next;
+        line = line.saturating_add(lines);
+        Some((lines_before, document))
+    });
+    // An empty text of mesh settings means all defaults.
+    cut.filter(move |(_, document)| content == RootContent::MeshConfig || !is_blank(document))
 }
 
 fn is_separator(line: &str) -> bool {
     line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\n', '\r']))
 }
 
+fn is_blank(document: &str) -> bool {
+    document.lines().all(|line| {
+        let content = if is_separator(line) { &line[3..] } else { line };
+        let content = content.trim_start();
+        content.is_empty() || content.starts_with('#')
+    })
+}
+
 /// Reads a kept document again. Places are those in the file that it came from.
 pub fn reread(file: &Arc<str>, document: &Arc<SourceDocument>, options: &ParseOptions) -> Vec<Offer> {
     let options = ParseOptions { lines_before: document.lines_before, ..options.clone() };
-    let view = parse(file.clone(), document.text.as_bytes(), document.content, &options);
+    let (view, _) = parse(file.clone(), document.text.as_bytes(), document.content, &options, None);
     let offers = view.offers.into_iter();
     offers.map(|offer| Offer { document: Some(document.clone()), ..offer }).collect()
 }

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tidegate_core::{Code, Diagnostic};
 use tidegate_resources::ParseOptions;
 
-use super::read::{self, Content};
+use super::read::{self, Content, Pieces};
 use super::walk::{self, FolderIdentity, Found, RootSeen, Stamp, Walk, origin};
 use super::{FileView, Gap, GapKind, Limits, View};
 
@@ -92,6 +92,7 @@ struct Entry {
     /// None if the file could not be read.
     hash: Option<[u8; 32]>,
     view: Arc<FileView>,
+    pieces: Arc<Pieces>,
 }
 
 /// One look at the source that has not been accepted yet.
@@ -216,6 +217,7 @@ impl FileSource {
                 }
                 _ => Arc::new(FileView::unreadable(file.clone(), diagnostic)),
             },
+            pieces: Arc::default(),
         };
         let Some(rest) = budget.checked_sub(found.stamp.len.min(self.limits.file_bytes)) else {
             let message = format!(
@@ -244,16 +246,17 @@ impl FileSource {
         let Content { bytes, hash, stamp } = content;
         let whole = stamp.len == bytes.len() as u64;
         let settled = whole && stamp.last_change_nanos() + SETTLED_NANOS < started;
-        let view = match known {
-            Some(known) if known.hash == Some(hash) => known.view.clone(),
+        let (view, pieces) = match known {
+            Some(known) if known.hash == Some(hash) => (known.view.clone(), known.pieces.clone()),
             _ => {
                 self.progress.set_parsing(true);
-                let view = read::parse(file, &bytes, found.content, &self.options);
+                let before = known.map(|known| (&*known.view, &*known.pieces));
+                let (view, pieces) = read::parse(file, &bytes, found.content, &self.options, before);
                 self.progress.set_parsing(false);
-                Arc::new(view)
+                (Arc::new(view), Arc::new(pieces))
             }
         };
-        (Entry { stamp, settled, hash: Some(hash), view }, true)
+        (Entry { stamp, settled, hash: Some(hash), view, pieces }, true)
     }
 }
 

@@ -31,7 +31,7 @@ pub enum GapKind {
 impl View {
     /// Adds a text as if it were a file of that name.
     pub fn add_text(&mut self, file: &str, text: &str, options: &ParseOptions) {
-        let view = read::parse(file.into(), text.as_bytes(), RootContent::Resources, options);
+        let (view, _) = read::parse(file.into(), text.as_bytes(), RootContent::Resources, options, None);
         let at = self.files.partition_point(|other| Path::new(&*other.file) < Path::new(file));
         self.files.insert(at, Arc::new(view));
         self.blind = false;
