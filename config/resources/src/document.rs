@@ -22,8 +22,11 @@ pub const MAX_FILE_BYTES: usize = 64 << 20;
 /// Longest source that an object keeps.
 const MAX_SOURCE_BYTES: usize = 256 << 10;
 
-/// Syntax errors of one text that are reported one by one.
-const MAX_SYNTAX_ERRORS: usize = 20;
+/// Documents of one text that are reported one by one as no resources.
+const MAX_UNREADABLE: usize = 20;
+
+/// What every resource has.
+const A_RESOURCE: &str = "a resource has apiVersion, kind and metadata";
 
 /// How texts are read.
 #[derive(Clone, Debug)]
@@ -77,14 +80,14 @@ pub fn parse(file: &str, text: &str, options: &ParseOptions) -> Parsed {
         parsed.diagnostics.push(too_large(file, text.len()));
         return parsed;
     }
-    let mut context = Context { file, options, strings: HashMap::new(), parsed, syntax_errors: 0 };
+    let mut context = Context { file, options, strings: HashMap::new(), parsed, unreadable: 0, unlisted_errors: 0 };
     for mut chunk in yaml::chunks(text) {
         chunk.lines_before = chunk.lines_before.saturating_add(options.lines_before);
         let lines = Lines::new(chunk);
         for document in yaml::documents(&lines) {
             match document {
                 Ok(document) => context.document(&lines, &document.root, &document.problems),
-                Err(problem) => context.syntax_error(&problem),
+                Err(problem) => context.unreadable(Level::Error, problem.position, problem.message, problem.help),
             }
         }
     }
@@ -134,7 +137,9 @@ struct Context<'o> {
     /// Names that many objects share.
     strings: HashMap<Box<str>, Arc<str>>,
     parsed: Parsed,
-    syntax_errors: usize,
+    /// Documents that are no resources, and of how many among them that is an error.
+    unreadable: usize,
+    unlisted_errors: usize,
 }
 
 impl Context<'_> {
@@ -144,7 +149,7 @@ impl Context<'_> {
         }
         if !matches!(root.value, Value::Mapping(_)) {
             let message = format!("expected a resource, found {}", root.describe());
-            self.error(root.position, message, Some("a resource has apiVersion, kind and metadata".into()));
+            self.unreadable(Level::Error, root.position, message, Some(A_RESOURCE.into()));
             return;
         }
         let before = self.parsed.objects.len();
@@ -176,7 +181,7 @@ impl Context<'_> {
                     Value::Mapping(_) => self.resource(lines, item, typed, &[]),
                     _ => {
                         let message = format!("expected a resource, found {}", item.describe());
-                        self.error(item.position, message, None);
+                        self.unreadable(Level::Error, item.position, message, None);
                     }
                 }
             }
@@ -217,10 +222,7 @@ impl Context<'_> {
         let looks_like_a_resource = ["apiVersion", "metadata", "spec"].iter().any(|key| root.get(key).is_some());
         let level = if looks_like_a_resource { Level::Error } else { Level::Warning };
         let message = "this document has no `kind`: it is no resource";
-        self.parsed.diagnostics.push(
-            Diagnostic::new(Code::SYNTAX, level, self.origin(root.position), message)
-                .help("a resource has apiVersion, kind and metadata"),
-        );
+        self.unreadable(level, root.position, message.into(), Some(A_RESOURCE.into()));
     }
 
     fn object(
@@ -265,15 +267,14 @@ impl Context<'_> {
         }
     }
 
-    fn syntax_error(&mut self, problem: &yaml::Problem) {
-        self.syntax_errors += 1;
-        if self.syntax_errors <= MAX_SYNTAX_ERRORS {
-            self.error(problem.position, problem.message.clone(), problem.help.clone());
+    /// Reports a document that is no resource.
+    fn unreadable(&mut self, level: Level, position: Position, message: String, help: Option<String>) {
+        self.unreadable += 1;
+        if self.unreadable > MAX_UNREADABLE {
+            self.unlisted_errors += usize::from(level == Level::Error);
+            return;
         }
-    }
-
-    fn error(&mut self, position: Position, message: String, help: Option<String>) {
-        let mut diagnostic = Diagnostic::error(Code::SYNTAX, self.origin(position), message);
+        let mut diagnostic = Diagnostic::new(Code::SYNTAX, level, self.origin(position), message);
         diagnostic.help = help;
         self.parsed.diagnostics.push(diagnostic);
     }
@@ -292,9 +293,12 @@ impl Context<'_> {
     }
 
     fn finish(mut self) -> Parsed {
-        if let Some(more) = self.syntax_errors.checked_sub(MAX_SYNTAX_ERRORS + 1) {
+        let unlisted = self.unreadable.saturating_sub(MAX_UNREADABLE);
+        if unlisted > 0 {
             let position = self.parsed.diagnostics.last().map(|last| last.origin.position).unwrap_or_default();
-            self.error(position, format!("{} more documents of this file cannot be read", more + 1), None);
+            let level = if self.unlisted_errors > 0 { Level::Error } else { Level::Warning };
+            let message = format!("{unlisted} more documents of this file are no resources");
+            self.parsed.diagnostics.push(Diagnostic::new(Code::SYNTAX, level, self.origin(position), message));
         }
         self.parsed
     }

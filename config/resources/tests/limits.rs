@@ -74,7 +74,7 @@ fn many_broken_documents_give_few_findings() {
     let text = "---\na: [\n".repeat(10_000);
     let parsed = read(&text);
     assert_eq!(parsed.diagnostics.len(), 21);
-    assert_eq!(parsed.diagnostics[20].message, "9980 more documents of this file cannot be read");
+    assert_eq!(parsed.diagnostics[20].message, "9980 more documents of this file are no resources");
 }
 
 #[test]

@@ -7,8 +7,9 @@ use saphyr_parser::{Event, Parser, ScanError};
 const MAX_SHIFT: usize = 400;
 /// Lines that are moved in one attempt.
 const MAX_LINES: usize = 10_000;
-/// Attempts on one chunk.
+/// Attempts on one chunk, and bytes that all of them together read; the first attempt is always made.
 const MAX_ATTEMPTS: usize = 32;
+const MAX_BYTES: usize = 16 << 20;
 
 /// What was rewritten in a chunk.
 #[derive(Debug, Default)]
@@ -25,7 +26,8 @@ impl Repair {
     /// The text without the cause of `error`; none if that cannot be mended.
     pub(super) fn apply(&mut self, text: &str, error: &ScanError) -> Option<String> {
         self.attempts += 1;
-        if self.attempts > MAX_ATTEMPTS {
+        let is_affordable = self.attempts * text.len() <= MAX_BYTES || self.attempts == 1;
+        if self.attempts > MAX_ATTEMPTS || !is_affordable {
             return None;
         }
         if error.info().contains("indentation") {
