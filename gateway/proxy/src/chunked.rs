@@ -29,6 +29,7 @@ enum State {
 pub(crate) struct ChunkedScan {
     state: State,
     overhead: usize,
+    past_first_line: bool,
 }
 
 /// The body is not framed as RFC 9112 asks.
@@ -37,13 +38,18 @@ pub(crate) struct BadChunk;
 
 impl Default for ChunkedScan {
     fn default() -> Self {
-        Self { state: State::Size { size: 0, digits: 0 }, overhead: 0 }
+        Self { state: State::Size { size: 0, digits: 0 }, overhead: 0, past_first_line: false }
     }
 }
 
 impl ChunkedScan {
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// Whether the body's first line has begun and not ended.
+    pub(crate) fn is_inside_first_line(&self) -> bool {
+        !self.past_first_line && !matches!(self.state, State::Size { digits: 0, .. })
     }
 
     /// Goes over `bytes` and returns how many of them belong to the body; fewer than all only at its end.
@@ -80,8 +86,10 @@ impl ChunkedScan {
                 self.spend()?;
                 State::Extension { size }
             }
-            (State::SizeLineFeed { size: 0 }, b'\n') => State::TrailerStart,
-            (State::SizeLineFeed { size }, b'\n') => State::Data { left: size },
+            (State::SizeLineFeed { size }, b'\n') => {
+                self.past_first_line = true;
+                if size == 0 { State::TrailerStart } else { State::Data { left: size } }
+            }
             (State::DataReturn, b'\r') => State::DataLineFeed,
             (State::DataLineFeed, b'\n') => State::Size { size: 0, digits: 0 },
             (State::TrailerStart, b'\r') => State::LastLineFeed,

@@ -10,7 +10,7 @@ use pingora_core::upstreams::peer::{HttpPeer, Tracer, Tracing};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 use tidegate_snapshot::{EndpointAddress, UpstreamProtocol};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use crate::local_reply::LocalReply;
 use crate::request_context::RequestContext;
@@ -24,9 +24,10 @@ const MAX_STREAMS: usize = 100;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 
-/// How much of a request's body is waited for, and how long for each piece, before the request is sent on.
+/// How much of a request's body is waited for, and how long, before the request is sent on. Longer than the 40 ms by
+/// which TCP may delay the second half of a small request (Nagle's algorithm meeting a delayed acknowledgement).
 const SHORT_BODY: usize = 32 * 1024;
-const SHORT_PAUSE: Duration = Duration::from_millis(5);
+const SHORT_WAIT: Duration = Duration::from_millis(60);
 
 /// The peer for the host that was picked.
 ///
@@ -76,7 +77,7 @@ pub(crate) fn build(session: &mut Session, context: &mut RequestContext) -> Resu
 ///
 /// The route's time begins when the client has sent all of its request. Pingora can answer an HTTP/2 request in time
 /// only if that is known when the request goes upstream; what is read here is kept in its retry buffer and sent from
-/// there. A client that pauses is not waited for: its request has a deadline all the same, and is reset then.
+/// there. A stream that goes on is not waited for: it has a deadline all the same once it has ended, and is reset then.
 pub(crate) async fn await_short_body(session: &mut Session, context: &mut RequestContext) -> Result<()> {
     let downstream = session.as_downstream_mut();
     if downstream.is_body_done() {
@@ -84,8 +85,9 @@ pub(crate) async fn await_short_body(session: &mut Session, context: &mut Reques
     }
     downstream.enable_retry_buffering();
     let mut length = 0;
+    let end = Instant::now() + SHORT_WAIT;
     while length < SHORT_BODY {
-        match timeout(SHORT_PAUSE, downstream.read_request_body()).await {
+        match timeout_at(end, downstream.read_request_body()).await {
             Ok(Ok(Some(bytes))) => length += bytes.len(),
             Ok(Ok(None)) => break,
             Ok(Err(error)) => return Err(error.into_down()),

@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Limits;
-use crate::chunked::ChunkedScan;
+use crate::chunked::{BadChunk, ChunkedScan};
 use crate::connection::Connection;
 use crate::local_reply::LocalReply;
 use crate::request_head::{Framing, HeadScan, RequestHead};
@@ -69,6 +69,13 @@ pub(crate) enum Incoming {
     End,
     /// No request that may be served.
     Refused(LocalReply),
+}
+
+/// Whether a request can be served with what is known of its body.
+enum Look {
+    Enough,
+    /// Its first chunk's line has begun and not ended.
+    InsideChunkLine,
 }
 
 pub(crate) struct EdgeStream {
@@ -151,6 +158,7 @@ impl EdgeStream {
     pub(crate) async fn read_head(&mut self, limits: &Limits, first: bool) -> Incoming {
         let deadline = Instant::now() + limits.header_timeout;
         let mut scan = HeadScan::default();
+        let mut found = None;
         let mut fresh = true;
         loop {
             if !fresh || self.buffered.is_empty() {
@@ -184,12 +192,31 @@ impl EdgeStream {
                     continue;
                 }
             }
-            match scan.advance(&self.buffered, limits) {
-                Ok(Some(head)) => return Incoming::Request(head),
-                Ok(None) => {}
-                Err(reply) => return Incoming::Refused(reply),
+            if found.is_none() {
+                match scan.advance(&self.buffered, limits) {
+                    Ok(Some(head)) => found = Some(head),
+                    Ok(None) => {}
+                    Err(reply) => return Incoming::Refused(reply),
+                }
+            }
+            let Some(head) = found else { continue };
+            match self.look_at_body(head) {
+                Ok(Look::Enough) => return Incoming::Request(head),
+                Ok(Look::InsideChunkLine) => {}
+                Err(BadChunk) => return Incoming::Refused(LocalReply::BAD_REQUEST),
             }
         }
+    }
+
+    /// Judges what came of a chunked body together with its head, so that a backend hears nothing of a request that is
+    /// malformed from the start. What has not come is not waited for: the client may wait for us.
+    fn look_at_body(&self, head: RequestHead) -> Result<Look, BadChunk> {
+        if head.framing != Framing::Chunked {
+            return Ok(Look::Enough);
+        }
+        let mut scan = ChunkedScan::default();
+        scan.advance(&self.buffered[head.length..])?;
+        Ok(if scan.is_inside_first_line() { Look::InsideChunkLine } else { Look::Enough })
     }
 
     /// Takes the head that [`Self::read_head`] found; what follows is delivered as its body.
