@@ -87,7 +87,7 @@ pub fn parse(file: &str, text: &str, options: &ParseOptions) -> Parsed {
         for document in yaml::documents(&lines) {
             match document {
                 Ok(document) => context.document(&lines, &document.root, &document.problems),
-                Err(problem) => context.unreadable(Level::Error, problem.position, problem.message, problem.help),
+                Err(broken) => context.broken(broken),
             }
         }
     }
@@ -265,6 +265,22 @@ impl Context<'_> {
             diagnostic.key = key.cloned();
             self.parsed.diagnostics.push(diagnostic);
         }
+    }
+
+    /// Reports a document with broken syntax: under the object's name if that was read before, so that the caller can
+    /// keep the object's last good form.
+    fn broken(&mut self, broken: yaml::Broken) {
+        let yaml::Problem { position, message, help } = broken.problem;
+        let text = |name: &str| broken.root.as_ref()?.get(name)?.as_str();
+        let kind = kinds::lookup(text("apiVersion").unwrap_or_default(), text("kind").unwrap_or_default());
+        let key = match (kind, &broken.root) {
+            (Lookup::Served(kind), Some(root)) => root::read_key(root, kind, self.options),
+            _ => None,
+        };
+        let Some(key) = key else { return self.unreadable(Level::Error, position, message, help) };
+        let mut diagnostic = Diagnostic::error(Code::SYNTAX, self.origin(position), message).key(key);
+        diagnostic.help = help;
+        self.parsed.diagnostics.push(diagnostic);
     }
 
     /// Reports a document that is no resource.

@@ -310,6 +310,17 @@ fn a_broken_document_takes_nothing_from_its_neighbours() {
 }
 
 #[test]
+fn broken_syntax_is_reported_under_the_objects_name_if_that_was_read() {
+    let parsed = read(&service("  hosts: [a.b]\n  http: [\n"));
+    assert_eq!(parsed.diagnostics[0].code, Code::SYNTAX);
+    assert_eq!(
+        parsed.diagnostics[0].key.as_ref().map(ToString::to_string).as_deref(),
+        Some("VirtualService default/a")
+    );
+    assert_eq!(read("kind: VirtualService\nmetadata: [\n").diagnostics[0].key, None);
+}
+
+#[test]
 fn anchors_aliases_and_merges_are_resolved() {
     let object = object(
         "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  selector: &labels {app: a, tier: b}\n  ports:\n  - &port \

@@ -97,7 +97,7 @@ fn read(
                 }
                 root = root.or(Some(document.root));
             }
-            Err(problem) => diagnostics.push(report(Code::SYNTAX, &problem)),
+            Err(broken) => diagnostics.push(report(Code::SYNTAX, &broken.problem)),
         }
     }
     if !diagnostics.is_empty() {

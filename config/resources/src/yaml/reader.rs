@@ -43,8 +43,16 @@ pub(crate) struct Document {
     pub(crate) problems: Vec<Problem>,
 }
 
+/// A document that cannot be read to its end.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    pub(crate) problem: Problem,
+    /// The entries of its root mapping that were complete before, which may tell what the document is.
+    pub(crate) root: Option<Node>,
+}
+
 /// Reads the documents of a chunk: one, unless `...` lines divide it. Ends after the first syntax error.
-pub(crate) fn documents(lines: &Lines<'_>) -> Vec<Result<Document, Problem>> {
+pub(crate) fn documents(lines: &Lines<'_>) -> Vec<Result<Document, Broken>> {
     let mut repair = Repair::default();
     let (mut found, mut error) = read(lines, lines.chunk.text, &repair);
     let mut repaired: Option<String> = None;
@@ -57,7 +65,7 @@ pub(crate) fn documents(lines: &Lines<'_>) -> Vec<Result<Document, Problem>> {
 }
 
 /// Reads `text`, which is the chunk's or a repaired form of it. Gives the syntax error, if that is what ended it, too.
-fn read(lines: &Lines<'_>, text: &str, repair: &Repair) -> (Vec<Result<Document, Problem>>, Option<ScanError>) {
+fn read(lines: &Lines<'_>, text: &str, repair: &Repair) -> (Vec<Result<Document, Broken>>, Option<ScanError>) {
     let mut reader = Reader::new(lines, text, repair);
     let mut found = Vec::new();
     while let Some(document) = reader.next_document() {
@@ -110,7 +118,7 @@ impl<'t, 'l> Reader<'t, 'l> {
         }
     }
 
-    fn next_document(&mut self) -> Option<Result<Document, Problem>> {
+    fn next_document(&mut self) -> Option<Result<Document, Broken>> {
         // The budgets are the chunk's.
         self.anchors.clear();
         let mut root = None;
@@ -120,7 +128,7 @@ impl<'t, 'l> Reader<'t, 'l> {
                 Err(error) => {
                     let problem = self.syntax_error(&error);
                     self.error = Some(error);
-                    return Some(Err(problem));
+                    return Some(Err(self.broken(problem)));
                 }
             };
             match self.take(event, span) {
@@ -131,9 +139,19 @@ impl<'t, 'l> Reader<'t, 'l> {
                     return Some(Ok(Document { root, problems: std::mem::take(&mut self.problems) }));
                 }
                 Ok(Step::Stop) => return None,
-                Err(problem) => return Some(Err(problem)),
+                Err(problem) => return Some(Err(self.broken(problem))),
             }
         }
+    }
+
+    fn broken(&mut self, problem: Problem) -> Broken {
+        let root = match self.open.drain(..).next() {
+            Some(Open { position, content: Content::Mapping { entries, .. }, .. }) => {
+                Some(Node { position, value: Value::Mapping(entries) })
+            }
+            _ => None,
+        };
+        Broken { problem, root }
     }
 
     fn take(&mut self, event: Event<'t>, span: Span) -> Result<Step, Problem> {
