@@ -13,6 +13,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -30,7 +31,7 @@ use self::ledger::{Ledger, Resolution};
 pub(crate) use self::offline::{Offline, read_once, roots};
 pub(crate) use self::status::StatusCell;
 use crate::run::{AccessLogOverride, ReadOptions};
-use crate::state::{Saved, StateWriter};
+use crate::state::{Saved, Saving, StateWriter};
 
 /// Where Snapshots go.
 pub(crate) trait Publish {
@@ -160,7 +161,7 @@ impl<P: Publish> Control<P> {
         self.seen = Seen::new(findings, resolution);
         if resolution.changed || !self.is_serving() {
             let resolved = started.elapsed();
-            let set = with_access_log(resolution.set.clone(), self.access_log.as_ref());
+            let set = with_access_log(&resolution.set, self.access_log.as_ref());
             match compile_contained(&set, &self.compile_options) {
                 Ok(compilation) => {
                     let compiled = started.elapsed();
@@ -227,7 +228,7 @@ impl<P: Publish> Control<P> {
         if left_out > 0 {
             tracing::debug!(objects = left_out, "objects of documents with Secrets are not saved");
         }
-        state.save(Saved::new(self.hash(), documents.into_iter()));
+        state.save(Saving::new(self.hash(), documents.into_iter()));
     }
 
     /// Logs what is new and shows everything.
@@ -289,8 +290,9 @@ fn compile_contained(set: &ResourceSet, options: &CompileOptions) -> Result<Comp
 }
 
 /// The set with the access log that the command line asks for.
-fn with_access_log(mut set: ResourceSet, access_log: Option<&AccessLogOverride>) -> ResourceSet {
-    let Some(access_log) = access_log else { return set };
+fn with_access_log<'s>(set: &'s ResourceSet, access_log: Option<&AccessLogOverride>) -> Cow<'s, ResourceSet> {
+    let Some(access_log) = access_log else { return Cow::Borrowed(set) };
+    let mut set = set.clone();
     let mut meshes: Vec<_> = set.iter_kind(Kind::MeshConfig).map(|object| Object::clone(object)).collect();
     if meshes.is_empty() {
         meshes.push(Object {
@@ -310,5 +312,5 @@ fn with_access_log(mut set: ResourceSet, access_log: Option<&AccessLogOverride>)
             set.insert(object);
         }
     }
-    set
+    Cow::Owned(set)
 }

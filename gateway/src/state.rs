@@ -14,6 +14,6 @@ mod location;
 mod tests;
 mod writer;
 
-pub(crate) use file::Saved;
+pub(crate) use file::{Saved, Saving};
 pub(crate) use location::StateFile;
 pub(crate) use writer::StateWriter;

@@ -28,7 +28,7 @@ pub(crate) fn read_once(paths: &[PathBuf], read: &ReadOptions) -> Offline {
     let resolution = Ledger::default().resolve(&view, None, &parse_options);
     let mut diagnostics = findings::of_view(&view);
     diagnostics.extend(resolution.diagnostics);
-    let resources = with_access_log(resolution.set, read.access_log.as_ref());
+    let resources = with_access_log(&resolution.set, read.access_log.as_ref()).into_owned();
     let snapshot = match compile_contained(&resources, &compile_options(read)) {
         Ok(Compilation { snapshot, diagnostics: found, .. }) => {
             diagnostics.extend(found);

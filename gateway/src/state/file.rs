@@ -2,14 +2,14 @@
 //!
 //! `tidegate-state 1 <length of the rest in bytes, 16 hex digits> <SHA-256 of the rest>\n`
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use tidegate_core::ResourceKey;
 use tidegate_mesh_bridge::files::{Offer, RootContent, SourceDocument, reread};
@@ -36,27 +36,116 @@ pub(crate) enum LoadError {
     Content(#[from] serde_json::Error),
 }
 
-#[derive(Serialize, Deserialize)]
-struct Content<'a> {
+#[derive(Deserialize)]
+struct Content {
     /// Hash of the Snapshot that was made of this.
-    snapshot: Cow<'a, str>,
-    files: Vec<FileContent<'a>>,
+    snapshot: String,
+    files: Vec<FileContent>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct FileContent<'a> {
+#[derive(Deserialize)]
+struct FileContent {
     file: Arc<str>,
-    documents: Vec<Document<'a>>,
+    documents: Vec<Document>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Document<'a> {
+#[derive(Deserialize)]
+struct Document {
     lines_before: u32,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     mesh_config: bool,
     /// The objects of the document that serve in this form.
-    keys: Vec<Cow<'a, ResourceKey>>,
-    text: Cow<'a, str>,
+    keys: Vec<ResourceKey>,
+    text: Box<str>,
+}
+
+/// What is to be written. Its JSON is that of [`Content`], made object by object: there may be ten thousands.
+#[derive(Debug)]
+pub(crate) struct Saving {
+    snapshot: String,
+    /// In the order of files and of documents within them.
+    objects: Vec<SavingObject>,
+}
+
+#[derive(Debug)]
+struct SavingObject {
+    key: ResourceKey,
+    file: Arc<str>,
+    document: Arc<SourceDocument>,
+}
+
+impl Saving {
+    /// What is to be saved of served objects: those whose document may be written.
+    pub(crate) fn new<'a>(
+        snapshot: String,
+        served: impl Iterator<Item = (&'a ResourceKey, &'a Arc<str>, &'a Arc<SourceDocument>)>,
+    ) -> Self {
+        let mut objects: Vec<_> = served
+            .map(|(key, file, document)| SavingObject {
+                key: key.clone(),
+                file: file.clone(),
+                document: document.clone(),
+            })
+            .collect();
+        // Two forms of one document may begin at one line; they are told apart by address.
+        objects.sort_by(|a, b| {
+            let place = |object: &SavingObject| (object.document.lines_before, Arc::as_ptr(&object.document));
+            a.file.cmp(&b.file).then_with(|| place(a).cmp(&place(b))).then_with(|| a.key.cmp(&b.key))
+        });
+        Self { snapshot, objects }
+    }
+
+    /// Writes header and content to an empty file and flushes them to the disk.
+    pub(super) fn write(&self, file: &File) -> io::Result<()> {
+        let mut writer = Checked { out: BufWriter::new(file), hasher: Sha256::new(), length: 0 };
+        // The header's place; its content is known last.
+        writer.out.write_all(&[b' '; HEADER_BYTES])?;
+        self.write_content(&mut writer)?;
+        let Checked { mut out, hasher, length } = writer;
+        out.seek(SeekFrom::Start(0))?;
+        writeln!(out, "{MAGIC}{length:016x} {}", hex(&hasher.finalize()))?;
+        out.flush()?;
+        drop(out);
+        file.sync_all()
+    }
+
+    fn write_content(&self, out: &mut impl Write) -> io::Result<()> {
+        write!(out, "{{\"snapshot\":{},\"files\":[", serde_json::to_string(&self.snapshot)?)?;
+        for (index, file) in self.objects.chunk_by(|a, b| a.file == b.file).enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            write!(out, "{separator}\n{{\"file\":{},\"documents\":[", serde_json::to_string(&file[0].file)?)?;
+            for (index, objects) in file.chunk_by(|a, b| Arc::ptr_eq(&a.document, &b.document)).enumerate() {
+                let separator = if index == 0 { "" } else { "," };
+                write!(out, "{separator}\n")?;
+                serde_json::to_writer(&mut *out, &OneDocument(objects))?;
+            }
+            write!(out, "]}}")?;
+        }
+        write!(out, "]}}")
+    }
+}
+
+/// Objects of one document, as a [`Document`]. There is at least one.
+struct OneDocument<'a>(&'a [SavingObject]);
+
+impl Serialize for OneDocument<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let source = &self.0[0].document;
+        let mut fields = serializer.serialize_struct("Document", 4)?;
+        fields.serialize_field("lines_before", &source.lines_before)?;
+        fields.serialize_field("mesh_config", &(source.content == RootContent::MeshConfig))?;
+        fields.serialize_field("keys", &Keys(self.0))?;
+        fields.serialize_field("text", &source.text)?;
+        fields.end()
+    }
+}
+
+struct Keys<'a>(&'a [SavingObject]);
+
+impl Serialize for Keys<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|object| &object.key))
+    }
 }
 
 /// An object of a state file.
@@ -75,17 +164,6 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// What is to be saved of served objects: those whose document may be written.
-    pub(crate) fn new<'a>(
-        snapshot: String,
-        served: impl Iterator<Item = (&'a ResourceKey, &'a Arc<str>, &'a Arc<SourceDocument>)>,
-    ) -> Self {
-        let objects = served
-            .map(|(key, file, document)| (key.clone(), SavedObject { file: file.clone(), document: document.clone() }))
-            .collect();
-        Self { snapshot, objects }
-    }
-
     /// Parses the objects with these keys; those that can no longer be read are left out.
     pub(crate) fn offers(&self, keys: &[&ResourceKey], options: &ParseOptions) -> BTreeMap<ResourceKey, Offer> {
         let mut wanted: BTreeMap<*const SourceDocument, (&SavedObject, Vec<&ResourceKey>)> = BTreeMap::new();
@@ -136,52 +214,19 @@ impl Saved {
         if hex(&Sha256::digest(content)) != checksum {
             return Err(LoadError::Damaged("its checksum differs"));
         }
-        let content: Content<'static> = serde_json::from_slice(content)?;
+        let content: Content = serde_json::from_slice(content)?;
         let mut objects = BTreeMap::new();
         for file in content.files {
             for document in file.documents {
                 let content = if document.mesh_config { RootContent::MeshConfig } else { RootContent::Resources };
-                let source =
-                    SourceDocument { lines_before: document.lines_before, content, text: document.text.into() };
+                let source = SourceDocument { lines_before: document.lines_before, content, text: document.text };
                 let source = Arc::new(source);
                 for key in document.keys {
-                    objects.insert(key.into_owned(), SavedObject { file: file.file.clone(), document: source.clone() });
+                    objects.insert(key, SavedObject { file: file.file.clone(), document: source.clone() });
                 }
             }
         }
-        Ok(Self { snapshot: content.snapshot.into_owned(), objects })
-    }
-
-    fn content(&self) -> Content<'_> {
-        let mut files: BTreeMap<&Arc<str>, BTreeMap<(u32, *const SourceDocument), Document<'_>>> = BTreeMap::new();
-        for (key, SavedObject { file, document }) in &self.objects {
-            let entry = files.entry(file).or_default().entry((document.lines_before, Arc::as_ptr(document)));
-            let saved = entry.or_insert_with(|| Document {
-                lines_before: document.lines_before,
-                mesh_config: document.content == RootContent::MeshConfig,
-                keys: Vec::new(),
-                text: Cow::Borrowed(&document.text),
-            });
-            saved.keys.push(Cow::Borrowed(key));
-        }
-        let files = files
-            .into_iter()
-            .map(|(file, documents)| FileContent { file: file.clone(), documents: documents.into_values().collect() });
-        Content { snapshot: Cow::Borrowed(&self.snapshot), files: files.collect() }
-    }
-
-    /// Writes header and content to an empty file and flushes them to the disk.
-    pub(super) fn write(&self, file: &File) -> io::Result<()> {
-        let mut writer = Checked { out: BufWriter::new(file), hasher: Sha256::new(), length: 0 };
-        // The header's place; its content is known last.
-        writer.out.write_all(&[b' '; HEADER_BYTES])?;
-        serde_json::to_writer(&mut writer, &self.content())?;
-        let Checked { mut out, hasher, length } = writer;
-        out.seek(SeekFrom::Start(0))?;
-        writeln!(out, "{MAGIC}{length:016x} {}", hex(&hasher.finalize()))?;
-        out.flush()?;
-        drop(out);
-        file.sync_all()
+        Ok(Self { snapshot: content.snapshot, objects })
     }
 }
 

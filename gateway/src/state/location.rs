@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::file::{LoadError, Saved};
+use super::file::{LoadError, Saved, Saving};
 use crate::run::{ConfigSource, ReadOptions, StateDir};
 
 /// The state file of one gateway.
@@ -63,9 +63,9 @@ impl StateFile {
     }
 
     /// Replaces the file as a whole, or leaves it as it was. Whoever calls it holds the lock.
-    pub(super) fn replace(&self, saved: &Saved) -> io::Result<()> {
+    pub(super) fn replace(&self, saving: &Saving) -> io::Result<()> {
         let new = self.beside("new");
-        let result = self.write_new(&new, saved);
+        let result = self.write_new(&new, saving);
         if result.is_err() {
             // Gives a full disk its room back; if even that fails, the next write truncates it.
             drop(fs::remove_file(&new));
@@ -73,9 +73,9 @@ impl StateFile {
         result
     }
 
-    fn write_new(&self, new: &Path, saved: &Saved) -> io::Result<()> {
+    fn write_new(&self, new: &Path, saving: &Saving) -> io::Result<()> {
         let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(new)?;
-        saved.write(&file)?;
+        saving.write(&file)?;
         drop(file);
         fs::rename(new, &self.path)?;
         File::open(self.folder())?.sync_all()

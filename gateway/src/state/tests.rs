@@ -12,14 +12,14 @@ use tidegate_mesh_bridge::files::{RootContent, SourceDocument};
 use tidegate_resources::ParseOptions;
 
 use super::file::LoadError;
-use super::{Saved, StateFile, StateWriter};
+use super::{Saving, StateFile, StateWriter};
 
 fn namespace_key(name: &str) -> ResourceKey {
     ResourceKey::local(Kind::Namespace, "", name)
 }
 
 /// `count` namespaces, each in a document of its own that begins at line 10 times its number.
-fn saved(snapshot: &str, count: u32) -> Saved {
+fn saved(snapshot: &str, count: u32) -> Saving {
     let file: Arc<str> = "conf/a.yaml".into();
     let objects: Vec<_> = (0..count)
         .map(|index| {
@@ -33,7 +33,7 @@ fn saved(snapshot: &str, count: u32) -> Saved {
             (namespace_key(&name), file.clone(), Arc::new(document))
         })
         .collect();
-    Saved::new(snapshot.into(), objects.iter().map(|(key, file, document)| (key, file, document)))
+    Saving::new(snapshot.into(), objects.iter().map(|(key, file, document)| (key, file, document)))
 }
 
 fn state_in(dir: &Path) -> StateFile {
@@ -41,7 +41,7 @@ fn state_in(dir: &Path) -> StateFile {
 }
 
 /// Writes and waits until it is on the disk.
-fn store(state: &StateFile, saved: Saved) {
+fn store(state: &StateFile, saved: Saving) {
     let writer = StateWriter::start(state.clone()).unwrap();
     writer.save(saved);
     drop(writer);

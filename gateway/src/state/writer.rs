@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Saved, StateFile};
+use super::{Saving, StateFile};
 
 /// Least time between two writes: a burst of reloads is written once.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -28,7 +28,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Slot {
-    next: Option<Arc<Saved>>,
+    next: Option<Arc<Saving>>,
     stopped: bool,
     ended: bool,
     /// Why the last write failed.
@@ -55,8 +55,8 @@ impl StateWriter {
     }
 
     /// Has this written next, in place of what is not written yet.
-    pub(crate) fn save(&self, saved: Saved) {
-        self.shared.lock().next = Some(Arc::new(saved));
+    pub(crate) fn save(&self, saving: Saving) {
+        self.shared.lock().next = Some(Arc::new(saving));
         self.shared.wake.notify_all();
     }
 
@@ -99,9 +99,9 @@ fn write_all(file: &StateFile, shared: &Shared) {
     let _ended = Ended(shared);
     let mut lock = None;
     let mut not_before = Instant::now();
-    while let Some(saved) = next(shared, not_before) {
+    while let Some(saving) = next(shared, not_before) {
         not_before = Instant::now() + PAUSE;
-        let result = write(file, &mut lock, &saved);
+        let result = write(file, &mut lock, &saving);
         let mut slot = shared.lock();
         match result {
             Ok(()) => {
@@ -120,7 +120,7 @@ fn write_all(file: &StateFile, shared: &Shared) {
                 if slot.stopped {
                     return;
                 }
-                slot.next.get_or_insert(saved);
+                slot.next.get_or_insert(saving);
                 not_before = Instant::now() + RETRY;
             }
         }
@@ -128,7 +128,7 @@ fn write_all(file: &StateFile, shared: &Shared) {
 }
 
 /// What to write, not before it is time unless the end has come; none at the end.
-fn next(shared: &Shared, not_before: Instant) -> Option<Arc<Saved>> {
+fn next(shared: &Shared, not_before: Instant) -> Option<Arc<Saving>> {
     let mut slot = shared.lock();
     loop {
         let rest = not_before.saturating_duration_since(Instant::now());
@@ -145,9 +145,9 @@ fn next(shared: &Shared, not_before: Instant) -> Option<Arc<Saved>> {
     }
 }
 
-fn write(file: &StateFile, lock: &mut Option<File>, saved: &Saved) -> io::Result<()> {
+fn write(file: &StateFile, lock: &mut Option<File>, saving: &Saving) -> io::Result<()> {
     if lock.is_none() {
         *lock = Some(file.lock()?);
     }
-    file.replace(saved)
+    file.replace(saving)
 }
