@@ -103,6 +103,7 @@ impl ProxyHttp for HttpService {
             return Ok(true);
         }
         if context.timeout.is_some() && session.is_http2() {
+            context.keep_head(session.req_header());
             peer::await_short_body(session, context).await?;
         }
         Ok(false)
@@ -193,12 +194,14 @@ impl ProxyHttp for HttpService {
             return Ok(());
         }
         context.details = "via_upstream".into();
+        context.passed_on = response.status.as_u16();
         respond::prepare_proxied(session, response, context)?;
         if response.status == StatusCode::SWITCHING_PROTOCOLS
             && let Some(connection) = &context.connection
         {
             connection.become_tunnel();
             connection.deadline.set(None);
+            context.keep_head(session.req_header());
             let downstream = session.as_downstream_mut();
             downstream.set_read_timeout(None);
             downstream.set_write_timeout(None);

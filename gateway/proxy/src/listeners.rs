@@ -63,19 +63,14 @@ impl Listeners {
     pub(crate) fn bind(self: &Arc<Self>, snapshot: &Snapshot) -> Vec<Diagnostic> {
         let mut diagnostics = Vec::new();
         let mut entries = self.entries.lock();
-        let wanted: BTreeSet<&str> = snapshot.listeners().iter().map(|listener| listener.name.as_str()).collect();
         for listener in snapshot.listeners() {
             let failure = match entries.get(listener.name.as_str()) {
                 Some(Entry { accepting: Accepting::Failed { error, .. }, .. }) => Some(error.clone()),
                 Some(_) => None,
                 None => {
-                    let leaving = |name: &str| !wanted.contains(name);
-                    let result = match self.occupant(listener, &entries) {
-                        Some(other) if !leaving(&other) => {
-                            Err(format!("listener {other} of this gateway is bound there"))
-                        }
-                        // Its sockets close when it is retired; the retry comes after that.
-                        Some(other) => Err(format!("listener {other}, which is being removed, is still bound there")),
+                    let result = match self.holder(&entries, &listener.name, listener.bind, listener.port) {
+                        // If that one is being removed, the next try finds the port free.
+                        Some(other) => Err(format!("listener {other} of this gateway is bound there")),
                         None => self.open(listener.bind, listener.port).map_err(|error| error.to_string()),
                     };
                     let metrics = self.shared.metrics.listener(&listener.name);
@@ -175,15 +170,18 @@ impl Listeners {
         sockets::bind(bind, port, self.offset, self.workers.len())
     }
 
-    /// The listener that holds an address which `listener` would share: sockets that share a port would share its
+    /// The other listener that is bound where a listener would be: sockets that share a port would share its
     /// connections by chance.
-    fn occupant(&self, listener: &Listener, entries: &BTreeMap<Arc<str>, Entry>) -> Option<String> {
-        let candidates = sockets::candidates(listener.port, self.offset);
-        entries.iter().find_map(|(name, entry)| {
-            let bound = entry.accepting.address()?;
-            let same_address = entry.bind == listener.bind;
-            (same_address && bound.port() != 0 && candidates.first() == Some(&bound.port())).then(|| name.to_string())
-        })
+    fn holder(
+        &self,
+        entries: &BTreeMap<Arc<str>, Entry>,
+        own: &str,
+        bind: Option<IpAddr>,
+        port: u16,
+    ) -> Option<Arc<str>> {
+        let wanted = sockets::candidates(port, self.offset).first().copied()?;
+        let holds = |entry: &Entry| entry.bind == bind && entry.accepting.address().map(|it| it.port()) == Some(wanted);
+        entries.iter().find(|(name, entry)| &***name != own && holds(entry)).map(|(name, _)| name.clone())
     }
 
     fn run(&self, entry: &mut Entry) {
@@ -220,7 +218,7 @@ impl Listeners {
             }
             let Some(entry) = entries.get(&name) else { return };
             let (bind, port) = (entry.bind, entry.state.port);
-            let taken = self.is_taken(&entries, &name, bind, port);
+            let taken = self.holder(&entries, &name, bind, port).is_some();
             let Some(entry) = entries.get_mut(&name) else { return };
             if taken {
                 continue;
@@ -237,13 +235,6 @@ impl Listeners {
                 Err(error) => entry.accepting = Accepting::Failed { error: error.to_string(), stop: stop.clone() },
             }
         }
-    }
-
-    fn is_taken(&self, entries: &BTreeMap<Arc<str>, Entry>, own: &str, bind: Option<IpAddr>, port: u16) -> bool {
-        let candidate = sockets::candidates(port, self.offset).first().copied();
-        entries.iter().any(|(name, entry)| {
-            &**name != own && entry.bind == bind && entry.accepting.address().map(|it| it.port()) == candidate
-        })
     }
 }
 

@@ -94,6 +94,10 @@ pub(crate) struct RequestContext {
     pub(crate) termination_details: Option<&'static str>,
     pub(crate) transport_failure: Option<String>,
     pub(crate) grpc_status: Option<GrpcStatus>,
+    /// Status of the backend's answer, once its head was passed on.
+    pub(crate) passed_on: u16,
+    /// A copy of the head, for the log line of a request that may be dropped.
+    kept_head: Option<Box<RequestHeader>>,
     logged: bool,
 }
 
@@ -130,6 +134,8 @@ impl RequestContext {
             termination_details: None,
             transport_failure: None,
             grpc_status: None,
+            passed_on: 0,
+            kept_head: None,
             logged: false,
         }
     }
@@ -158,6 +164,12 @@ impl RequestContext {
         if let (Some(timeout), Some(deadline)) = (self.timeout, self.deadline()) {
             deadline.set(now.checked_add(timeout));
         }
+    }
+
+    /// Remembers the head of a request whose future may be dropped before [`Self::log`]: an HTTP/2 stream with a
+    /// deadline, a tunnel.
+    pub(crate) fn keep_head(&mut self, request: &RequestHeader) {
+        self.kept_head.get_or_insert_with(|| Box::new(request.clone()));
     }
 
     /// Counts and logs the request. Only the first call does anything.
@@ -257,16 +269,21 @@ impl FactSource for RequestContext {
     }
 }
 
-/// A request whose future is dropped, because its time was over or the gateway stops, is counted all the same.
+/// A request whose future is dropped, because its time was over or the gateway stops, is counted all the same, and
+/// logged if its head was kept.
 impl Drop for RequestContext {
     fn drop(&mut self) {
-        if !self.logged && self.published.is_some() {
-            if self.is_expired() {
-                self.flags |= ResponseFlags::UPSTREAM_REQUEST_TIMEOUT;
-            } else {
-                self.flags |= ResponseFlags::LOCAL_RESET;
-            }
-            self.count(0, 0, 0);
+        if self.logged || self.published.is_none() {
+            return;
+        }
+        self.flags |=
+            if self.is_expired() { ResponseFlags::UPSTREAM_REQUEST_TIMEOUT } else { ResponseFlags::LOCAL_RESET };
+        self.count(self.passed_on, 0, 0);
+        let sink = self.published.as_ref().and_then(|published| published.access_log());
+        if let (Some(sink), Some(head)) = (sink, &self.kept_head) {
+            let mut facts = self.facts(head, None);
+            facts.response_code = self.passed_on;
+            sink.log(&facts);
         }
     }
 }

@@ -14,10 +14,9 @@ use crate::request_context::RequestContext;
 const SERVICE_TIME: &str = "x-envoy-upstream-service-time";
 
 /// Headers of a backend's answer that end at the edge: those of its connection, and what only the mesh may see.
-const NOT_FOR_CLIENTS: [&str; 6] = [
+const NOT_FOR_CLIENTS: [&str; 5] = [
     "keep-alive",
     "proxy-connection",
-    "proxy-authenticate",
     "x-envoy-decorator-operation",
     "x-envoy-peer-metadata",
     "x-envoy-peer-metadata-id",

@@ -178,6 +178,7 @@ async fn an_answer_that_drips_is_reset_at_the_routes_time() {
     let answer = client.send_request(request("/").body(full("")).unwrap()).await.unwrap();
     assert!(answer.into_body().collect().await.is_err());
     assert!((250..1200).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    edge.await_request(&["response_code=\"200\"", "response_flags=\"UT\""]).await;
     // Other streams of the connection live on.
     let answer = client.send_request(request("/").body(full("")).unwrap()).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
