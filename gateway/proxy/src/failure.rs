@@ -4,7 +4,7 @@
 
 use std::error::Error as StdError;
 
-use http::header::UPGRADE;
+use http::header::{TRANSFER_ENCODING, UPGRADE};
 use pingora_error::{Error, ErrorSource, ErrorType, Result, RetryType};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -89,6 +89,20 @@ pub(crate) fn check_upgrade(session: &Session, response: &ResponseHeader) -> Res
         return Ok(());
     }
     Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 without an upgrade").into_up())
+}
+
+/// An answer's body is chunked or not; what other codings say of its end is a guess. (Of a length beside chunks Pingora
+/// has removed the length already.)
+///
+/// # Errors
+/// The backend broke the protocol.
+pub(crate) fn check_framing(response: &ResponseHeader) -> Result<()> {
+    let mut codings = response.headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Error::explain(ErrorType::InvalidHTTPHeader, "an unknown transfer coding").into_up()),
+    }
 }
 
 /// Counts an interim answer: a backend may send some, but not for ever.

@@ -176,6 +176,7 @@ impl ProxyHttp for HttpService {
         } else if response.status.is_informational() {
             return failure::check_interim(context);
         }
+        failure::check_framing(response)?;
         if let Some(host) = context.host() {
             host.answered(response.status.as_u16());
         }

@@ -87,6 +87,8 @@ async fn a_backend_that_says_nothing_sensible_is_told_apart() {
         "UPE",
     )
     .await;
+    let coded = "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    check(says(coded).await, 502, "protocol error", "UPE").await;
     check(says("HTTP/1.1 101 Switching\r\nUpgrade: foo\r\n\r\n").await, 502, "protocol error", "UPE").await;
 }
 
