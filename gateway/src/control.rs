@@ -70,7 +70,7 @@ impl Seen {
     fn new(mut findings: Vec<Diagnostic>, resolution: &Resolution) -> Self {
         findings.extend(resolution.diagnostics.iter().cloned());
         let counts = status::counts(resolution);
-        Self { findings, counts, why_last_good: resolution.why_last_good.clone() }
+        Self { findings: findings::sorted(findings), counts, why_last_good: resolution.why_last_good.clone() }
     }
 }
 

@@ -400,7 +400,8 @@ fn a_change_in_a_file_leaves_the_other_documents_objects() {
 #[test]
 fn a_file_that_changes_piece_by_piece_is_seen_as_if_it_were_new() {
     let dir = TempDir::new().unwrap();
-    let service = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: v\nspec:\n  hosts: []\n";
+    let service =
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: v\nspec:\n  hosts: []\n";
     let pieces = [
         &*namespace("a"),
         &namespace("b"),

@@ -73,10 +73,14 @@ pub(crate) struct Resolution {
 impl Ledger {
     /// Takes a view in. `saved` is what an earlier process served, for the first view of this one.
     pub(crate) fn resolve(&mut self, view: &View, saved: Option<&Saved>, options: &ParseOptions) -> Resolution {
-        if let Some(saved) = saved {
-            self.recall(view, saved, options);
-        }
         let mut diagnostics = Vec::new();
+        if let Some(saved) = saved {
+            let lost = self.recall(view, saved, options);
+            if lost > 0 {
+                let message = format!("{lost} objects that were saved cannot be read by this version and are gone");
+                diagnostics.push(Diagnostic::warning(Code::LAST_GOOD_KEPT, Origin::new("--state-dir", 0, 0), message));
+            }
+        }
         let mut next = self.offered(view, &mut diagnostics);
         let previous = std::mem::take(&mut self.held);
         let mut kept: BTreeMap<Why, Vec<ResourceKey>> = BTreeMap::new();
@@ -145,8 +149,8 @@ impl Ledger {
         self.held.len()
     }
 
-    /// Parses of what was saved that which this view leaves open.
-    fn recall(&mut self, view: &View, saved: &Saved, options: &ParseOptions) {
+    /// Parses of what was saved that which this view leaves open. Returns how many objects could not be read.
+    fn recall(&mut self, view: &View, saved: &Saved, options: &ParseOptions) -> usize {
         let mut offers: BTreeMap<&ResourceKey, usize> = BTreeMap::new();
         for offer in view.files.iter().flat_map(|file| &file.offers) {
             *offers.entry(&offer.object.key).or_default() += 1;
@@ -163,6 +167,7 @@ impl Ledger {
             .map(|(key, _)| key)
             .collect();
         self.take_over(saved, &needed, options);
+        needed.iter().filter(|key| !self.held.contains_key(key)).count()
     }
 
     fn take_over(&mut self, saved: &Saved, keys: &[&ResourceKey], options: &ParseOptions) {

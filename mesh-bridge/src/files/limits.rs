@@ -14,6 +14,6 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { file_bytes: 32 << 20, total_bytes: 256 << 20, entries: 50_000, depth: 32 }
+        Self { file_bytes: 32 << 20, total_bytes: 128 << 20, entries: 50_000, depth: 32 }
     }
 }

@@ -19,6 +19,10 @@ use super::{FileView, Offer, SourceDocument, Understanding};
 
 /// Errors of one file that name no object and are told one by one.
 const MAX_UNREADABLE: usize = 20;
+/// Findings of one file about objects that are told one by one.
+const MAX_FINDINGS: usize = 10_000;
+/// Documents with findings whose outcome is remembered; further ones are parsed with every change of their file.
+const MAX_TROUBLED: usize = 1_000;
 
 pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
@@ -143,9 +147,13 @@ struct Builder {
     view: FileView,
     pieces: Vec<Piece>,
     unnamed: Vec<u64>,
-    /// Documents that cannot be read, and the place of the last.
+    /// Errors that name no object, and the place of the last.
     unreadable: usize,
     last: Origin,
+    /// Other findings.
+    findings: usize,
+    /// Remembered documents with findings.
+    troubled: usize,
 }
 
 impl Builder {
@@ -159,7 +167,7 @@ impl Builder {
             skipped: Vec::new(),
             diagnostics: Vec::new(),
         };
-        Self { view, pieces: Vec::new(), unnamed: Vec::new(), unreadable: 0, last }
+        Self { view, pieces: Vec::new(), unnamed: Vec::new(), unreadable: 0, last, findings: 0, troubled: 0 }
     }
 
     fn add(&mut self, lines_before: u32, hash: [u8; 32], mut offers: Vec<Offer>, trouble: Option<Box<Trouble>>) {
@@ -179,9 +187,18 @@ impl Builder {
                         self.last = finding.origin.clone();
                         continue;
                     }
+                } else {
+                    self.findings += 1;
+                    if self.findings > MAX_FINDINGS {
+                        continue;
+                    }
                 }
                 self.view.diagnostics.push(finding.clone());
             }
+        }
+        self.troubled += usize::from(trouble.is_some());
+        if trouble.is_some() && self.troubled > MAX_TROUBLED {
+            return;
         }
         self.pieces.push(Piece { lines_before, hash, offers: begin..self.view.offers.len(), trouble });
     }
@@ -191,6 +208,11 @@ impl Builder {
         if let Some(more) = self.unreadable.checked_sub(MAX_UNREADABLE).filter(|more| *more > 0) {
             let message = format!("{more} more errors of documents that do not tell their names, the last one here");
             view.diagnostics.push(Diagnostic::error(Code::SYNTAX, self.last, message));
+        }
+        if let Some(more) = self.findings.checked_sub(MAX_FINDINGS).filter(|more| *more > 0) {
+            let message = format!("{more} more findings about objects of this file");
+            let origin = Origin::new(view.file.clone(), 0, 0);
+            view.diagnostics.push(Diagnostic::warning(Code::SYNTAX, origin, message));
         }
         view.offers.shrink_to_fit();
         view.rejected.sort();
