@@ -52,6 +52,9 @@ impl Deadline {
     }
 }
 
+/// How long a request whose stream fails may take to notice before it is dropped all the same.
+const NOTICE: Duration = Duration::from_secs(5);
+
 /// What is done when a request's time is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum OnExpiry {
@@ -87,11 +90,8 @@ impl<F: Future + ?Sized> Future for WithDeadline<'_, F> {
                 return Poll::Ready(Some(output));
             }
             let clock = this.clock;
-            if clock.is_expired() {
-                return Poll::Pending;
-            }
             let at = clock.get();
-            if at != this.armed {
+            if at != this.armed && !clock.is_expired() {
                 this.armed = at;
                 let grace = match this.on_expiry {
                     OnExpiry::FailStream => Duration::ZERO,
@@ -101,11 +101,12 @@ impl<F: Future + ?Sized> Future for WithDeadline<'_, F> {
             }
             match this.sleep.as_mut().map(|sleep| sleep.as_mut().poll(cx)) {
                 Some(Poll::Ready(())) => {
-                    clock.expired.store(true, Relaxed);
-                    if let OnExpiry::Drop { .. } = this.on_expiry {
+                    let was_expired = clock.expired.swap(true, Relaxed);
+                    if was_expired || this.on_expiry != OnExpiry::FailStream {
                         return Poll::Ready(None);
                     }
                     // The stream fails now: let the request see it.
+                    this.sleep = Some(Box::pin(tokio::time::sleep(NOTICE)));
                 }
                 _ => return Poll::Pending,
             }
@@ -146,5 +147,9 @@ mod tests {
             move |_| if clock.is_expired() { Poll::Ready(7) } else { Poll::Pending }
         });
         assert_eq!(WithDeadline::new(Box::pin(inner), &clock, OnExpiry::FailStream).await, Some(7));
+        clock.reset();
+        clock.set(Some(Instant::now()));
+        let deaf = std::future::pending::<()>();
+        assert_eq!(WithDeadline::new(Box::pin(deaf), &clock, OnExpiry::FailStream).await, None);
     }
 }

@@ -183,7 +183,7 @@ fn of_upstream(context: &mut RequestContext, error: &Error) -> LocalReply {
 }
 
 fn internal(error: &Error) -> LocalReply {
-    tracing::error!(%error, "a request failed inside the gateway");
+    tracing::warn!(%error, "a request failed inside the gateway");
     LocalReply::INTERNAL
 }
 
