@@ -157,4 +157,29 @@ mod tests {
             assert_eq!(ChunkedScan::default().advance(body.as_bytes()), Err(BadChunk), "{body:?}");
         }
     }
+    #[test]
+    fn how_a_body_is_cut_into_pieces_changes_nothing() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..20_000 {
+            let mut bytes = b"a;b=c\r\n0123456789\r\n2\r\nab\r\n0\r\nX: y\r\n\r\nGET /".to_vec();
+            for _ in 0..random.usize(..3) {
+                let at = random.usize(..bytes.len());
+                bytes[at] = random.u8(..);
+            }
+            let whole = ChunkedScan::default().advance(&bytes);
+            let mut scan = ChunkedScan::default();
+            let mut at = 0;
+            let pieces = loop {
+                let end = (at + random.usize(1..9)).min(bytes.len());
+                match scan.advance(&bytes[at..end]) {
+                    Ok(taken) => at += taken,
+                    Err(error) => break Err(error),
+                }
+                if scan.is_done() || at == bytes.len() {
+                    break Ok(at);
+                }
+            };
+            assert_eq!(pieces, whole, "{:?}", String::from_utf8_lossy(&bytes));
+        }
+    }
 }
