@@ -23,6 +23,9 @@ pub(crate) struct Ledger {
     held: BTreeMap<ResourceKey, Held>,
     /// Documents of the last view that did not tell what they are, by file.
     unnamed: BTreeMap<Arc<str>, Vec<u64>>,
+    /// Those of them that came while an object was missing, so that they may be it. A document that did not tell its
+    /// name before either is not the one that is missing now.
+    suspects: BTreeMap<Arc<str>, Vec<u64>>,
 }
 
 /// One object that serves.
@@ -30,15 +33,6 @@ pub(crate) struct Ledger {
 struct Held {
     file: Arc<str>,
     offer: Offer,
-    standing: Standing,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Standing {
-    /// As the source has it.
-    Present,
-    /// The source has another form that is not acceptable, or cannot be seen.
-    LastGood,
 }
 
 /// Why an object that is not offered stays.
@@ -74,6 +68,7 @@ impl Ledger {
     /// Takes a view in. `saved` is what an earlier process served, for the first view of this one.
     pub(crate) fn resolve(&mut self, view: &View, saved: Option<&Saved>, options: &ParseOptions) -> Resolution {
         let mut diagnostics = Vec::new();
+        self.suspect(view);
         if let Some(saved) = saved {
             let lost = self.recall(view, saved, options);
             if lost > 0 {
@@ -89,7 +84,7 @@ impl Ledger {
         let (mut changed, mut moved) = (false, false);
         let mut rejected = Rejections::of(view);
         let mut old_documents = 0;
-        for (key, held) in previous {
+        for (key, mut held) in previous {
             match next.get(&key) {
                 Some(now) => {
                     common += 1;
@@ -97,11 +92,10 @@ impl Ledger {
                     changed |= !Arc::ptr_eq(now, before);
                     moved |= now.origin != before.origin || now.spans != before.spans;
                 }
-                None => match self.fate(&key, &held.file, held.standing, view, &rejected) {
+                None => match self.fate(&key, &held.file, view, &rejected) {
                     Some(why) => {
                         common += 1;
                         kept.entry(why).or_default().push(key.clone());
-                        let mut held = Held { standing: Standing::LastGood, ..held };
                         old_documents += held.offer.document.as_ref().map_or(0, |document| document.text.len());
                         if old_documents > MAX_OLD_DOCUMENTS {
                             held.offer.document = None;
@@ -113,8 +107,9 @@ impl Ledger {
             }
         }
         changed |= common < next.len();
+        // Where nothing is missing nothing is suspected.
+        self.suspects.retain(|file, _| kept.contains_key(&Why::BrokenFile(file.clone())));
         self.held = next;
-        self.unnamed = unnamed(view);
         let set: ResourceSet = self.held.values().map(|held| held.offer.object.clone()).collect();
         let last_good = kept.values().flatten().cloned().collect::<std::collections::BTreeSet<_>>();
         rejected.0.retain(|key, _| !self.held.contains_key(key));
@@ -149,6 +144,25 @@ impl Ledger {
         self.held.len()
     }
 
+    /// Finds the documents that may be what is missing: those that are new to this view, and those that were suspect
+    /// before and are still there.
+    fn suspect(&mut self, view: &View) {
+        let mut unnamed = BTreeMap::new();
+        let mut suspects = BTreeMap::new();
+        for file in &view.files {
+            let Understanding::Partly(now) = &file.understanding else { continue };
+            let before = self.unnamed.get(&file.file).map(Vec::as_slice).unwrap_or_default();
+            let suspect = self.suspects.get(&file.file).map(Vec::as_slice).unwrap_or_default();
+            let is_suspect = |document: &&u64| !before.contains(document) || suspect.contains(document);
+            let found: Vec<u64> = now.iter().filter(is_suspect).copied().collect();
+            if !found.is_empty() {
+                suspects.insert(file.file.clone(), found);
+            }
+            unnamed.insert(file.file.clone(), now.clone());
+        }
+        (self.unnamed, self.suspects) = (unnamed, suspects);
+    }
+
     /// Parses of what was saved that which this view leaves open. Returns how many objects could not be read.
     fn recall(&mut self, view: &View, saved: &Saved, options: &ParseOptions) -> usize {
         let mut offers: BTreeMap<&ResourceKey, usize> = BTreeMap::new();
@@ -162,7 +176,7 @@ impl Ledger {
             .filter(|(key, object)| match offers.get(key) {
                 // Of several the one that served before stays.
                 Some(count) => *count > 1,
-                None => self.fate(key, &object.file, Standing::LastGood, view, &rejected).is_some(),
+                None => self.fate(key, &object.file, view, &rejected).is_some(),
             })
             .map(|(key, _)| key)
             .collect();
@@ -173,7 +187,7 @@ impl Ledger {
     fn take_over(&mut self, saved: &Saved, keys: &[&ResourceKey], options: &ParseOptions) {
         for (key, offer) in saved.offers(keys, options) {
             if let Some(object) = saved.objects.get(&key) {
-                let held = Held { file: object.file.clone(), offer, standing: Standing::LastGood };
+                let held = Held { file: object.file.clone(), offer };
                 self.held.entry(key).or_insert(held);
             }
         }
@@ -186,7 +200,7 @@ impl Ledger {
         let mut losers: Vec<(Arc<str>, Offer)> = Vec::new();
         for file in &view.files {
             for offer in &file.offers {
-                let held = Held { file: file.file.clone(), offer: offer.clone(), standing: Standing::Present };
+                let held = Held { file: file.file.clone(), offer: offer.clone() };
                 match chosen.get_mut(&offer.object.key) {
                     None => {
                         chosen.insert(offer.object.key.clone(), held);
@@ -222,14 +236,7 @@ impl Ledger {
     }
 
     /// Why an object that no file offers stays; none if it is gone.
-    fn fate(
-        &self,
-        key: &ResourceKey,
-        file: &Arc<str>,
-        standing: Standing,
-        view: &View,
-        rejected: &Rejections<'_>,
-    ) -> Option<Why> {
+    fn fate(&self, key: &ResourceKey, file: &Arc<str>, view: &View, rejected: &Rejections<'_>) -> Option<Why> {
         if let Some(by) = rejected.0.get(key) {
             return Some(Why::Rejected(by.file.clone()));
         }
@@ -237,12 +244,7 @@ impl Ledger {
             return match &view.understanding {
                 Understanding::Whole => None,
                 Understanding::Not => Some(Why::BrokenFile(file.clone())),
-                Understanding::Partly(unnamed) => {
-                    // A document that did not tell its name before either is not the one that is missing now.
-                    let known = self.unnamed.get(file).map(Vec::as_slice).unwrap_or_default();
-                    let news = unnamed.iter().any(|document| !known.contains(document));
-                    (news || standing == Standing::LastGood).then(|| Why::BrokenFile(file.clone()))
-                }
+                Understanding::Partly(_) => self.suspects.contains_key(file).then(|| Why::BrokenFile(file.clone())),
             };
         }
         if let Some(gap) = view.gap_over(file) {
@@ -303,14 +305,6 @@ impl<'v> Rejections<'v> {
         }
         Self(rejections)
     }
-}
-
-fn unnamed(view: &View) -> BTreeMap<Arc<str>, Vec<u64>> {
-    let files = view.files.iter().filter_map(|file| match &file.understanding {
-        Understanding::Partly(unnamed) => Some((file.file.clone(), unnamed.clone())),
-        Understanding::Whole | Understanding::Not => None,
-    });
-    files.collect()
 }
 
 /// Says how many findings were not listed.

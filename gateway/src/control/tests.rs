@@ -199,7 +199,7 @@ fn deletion_works_beside_a_document_that_was_always_broken() {
     bench.look();
     assert_eq!(bench.hosts(), ["a.test:80"]);
     // A document that broke just now may be the one that is missing, and stays so until it is mended.
-    for text in [format!("{GATEWAY}---\nkind: [\n{junk}"), format!("{GATEWAY}---\nkind: [\n{junk}# more\n")] {
+    for text in [format!("{GATEWAY}---\nkind: [\n{junk}"), format!("{GATEWAY}---\nkind: [ \n{junk}")] {
         bench.write("a.yaml", &text);
         bench.look();
         assert_eq!(bench.hosts(), ["a.test:80"]);

@@ -147,9 +147,9 @@ struct Builder {
     view: FileView,
     pieces: Vec<Piece>,
     unnamed: Vec<u64>,
-    /// Errors that name no object, and the place of the last.
+    /// Findings about documents that do not tell what they are, and the last that is not told.
     unreadable: usize,
-    last: Origin,
+    last: Option<Diagnostic>,
     /// Other findings.
     findings: usize,
     /// Remembered documents with findings.
@@ -158,7 +158,6 @@ struct Builder {
 
 impl Builder {
     fn new(file: Arc<str>) -> Self {
-        let last = Origin::new(file.clone(), 0, 0);
         let view = FileView {
             file,
             offers: Vec::new(),
@@ -167,7 +166,7 @@ impl Builder {
             skipped: Vec::new(),
             diagnostics: Vec::new(),
         };
-        Self { view, pieces: Vec::new(), unnamed: Vec::new(), unreadable: 0, last, findings: 0, troubled: 0 }
+        Self { view, pieces: Vec::new(), unnamed: Vec::new(), unreadable: 0, last: None, findings: 0, troubled: 0 }
     }
 
     fn add(&mut self, lines_before: u32, hash: [u8; 32], mut offers: Vec<Offer>, trouble: Option<Box<Trouble>>) {
@@ -181,10 +180,10 @@ impl Builder {
                 self.unnamed.push(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
             }
             for finding in &trouble.diagnostics {
-                if finding.key.is_none() && finding.level == Level::Error {
+                if is_unnamed(finding) {
                     self.unreadable += 1;
                     if self.unreadable > MAX_UNREADABLE {
-                        self.last = finding.origin.clone();
+                        self.last = Some(finding.clone());
                         continue;
                     }
                 } else {
@@ -205,9 +204,10 @@ impl Builder {
 
     fn finish(mut self) -> (FileView, Pieces) {
         let view = &mut self.view;
-        if let Some(more) = self.unreadable.checked_sub(MAX_UNREADABLE).filter(|more| *more > 0) {
-            let message = format!("{more} more errors of documents that do not tell their names, the last one here");
-            view.diagnostics.push(Diagnostic::error(Code::SYNTAX, self.last, message));
+        if let Some(last) = self.last {
+            let more = self.unreadable - MAX_UNREADABLE;
+            let message = format!("{more} more findings about documents that are no resource, the last one here");
+            view.diagnostics.push(Diagnostic::new(last.code, last.level, last.origin, message));
         }
         if let Some(more) = self.findings.checked_sub(MAX_FINDINGS).filter(|more| *more > 0) {
             let message = format!("{more} more findings about objects of this file");
@@ -245,10 +245,10 @@ fn document(file: &Arc<str>, text: &str, content: RootContent, options: &ParseOp
         return (Vec::new(), Trouble { unnamed: true, diagnostics: vec![finding], ..Trouble::default() });
     };
     let mut trouble = Trouble { skipped, ..Trouble::default() };
-    for finding in diagnostics.iter().filter(|finding| finding.level == Level::Error) {
-        match &finding.key {
-            Some(key) => trouble.rejected.push(key.clone()),
-            None => trouble.unnamed = true,
+    for finding in &diagnostics {
+        trouble.unnamed |= is_unnamed(finding);
+        if finding.level == Level::Error {
+            trouble.rejected.extend(finding.key.clone());
         }
     }
     let mut accepted = Vec::with_capacity(objects.len());
@@ -272,6 +272,11 @@ fn document(file: &Arc<str>, text: &str, content: RootContent, options: &ParseOp
     let kept = if accepted.is_empty() { None } else { keep(text, content, options.lines_before).map(Arc::new) };
     let offers = accepted.into_iter().map(|object| Offer { object, document: kept.clone() }).collect();
     (offers, trouble)
+}
+
+/// Whether a finding means that a document does not even tell which object it is: broken syntax, no `kind` or no name.
+fn is_unnamed(finding: &Diagnostic) -> bool {
+    finding.key.is_none() && (finding.level == Level::Error || finding.code == Code::SYNTAX)
 }
 
 /// The document to keep; none if it may hold a Secret.
