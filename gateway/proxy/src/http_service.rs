@@ -99,7 +99,8 @@ impl ProxyHttp for HttpService {
 
     async fn request_filter(&self, session: &mut Session, context: &mut RequestContext) -> Result<bool> {
         if let Some(reply) = self.decide(session, context)? {
-            respond::send(session, context, &reply).await?;
+            // That it cannot be sent is the client's doing.
+            respond::send(session, context, &reply).await.map_err(|error| error.into_down())?;
             return Ok(true);
         }
         if context.timeout.is_some() && session.is_http2() {
