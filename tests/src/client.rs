@@ -81,9 +81,16 @@ impl Client {
     /// Everything that is not an answer: resets, closed connections, truncated bodies.
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response, Failure> {
         let response = match self {
-            Client::Http1(sender) => sender.send_request(request).await.map_err(failure)?,
-            Client::Http2(sender) => sender.send_request(request).await.map_err(failure)?,
+            Client::Http1(sender) => {
+                sender.ready().await.map_err(failure)?;
+                sender.send_request(request).await
+            }
+            Client::Http2(sender) => {
+                sender.ready().await.map_err(failure)?;
+                sender.send_request(request).await
+            }
         };
+        let response = response.map_err(failure)?;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.map_err(failure)?.to_bytes();
         Ok(Response { status: parts.status, version: parts.version, headers: parts.headers, body })

@@ -130,6 +130,76 @@ async fn explain_says_what_the_request_path_does() {
     }
 }
 
+/// A configuration and requests made of the same few words: whatever `/explain` says, the request path does.
+#[tokio::test]
+async fn explain_agrees_with_traffic_on_any_request() {
+    const WORDS: [&str; 6] = ["a", "b", "ab", "A", "a%2fb", "c"];
+    let (port, mut backends, mut text) = (free_port(), Vec::new(), String::new());
+    for name in ["one", "two", "three"] {
+        let backend = EchoBackend::start(name).await;
+        text += &yaml::service_entry(name, &format!("{name}.test"), "HTTP", &[backend.address]);
+        backends.push(backend);
+    }
+    // A small linear congruential generator: the same cases in every run.
+    let mut state = 7u64;
+    let mut pick = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    for (number, host) in ["a.test", "*.a.test", "b.a.test", "*"].into_iter().enumerate() {
+        let mut http = String::new();
+        for rule in 0..6 {
+            let kind = ["prefix", "exact", "prefix"][pick(3)];
+            let mut fields = vec![format!("uri: {{{kind}: '/{}'}}", WORDS[pick(6)])];
+            if pick(3) == 0 {
+                fields.push(format!(
+                    "headers: {{x-h: {{{}: {}}}}}",
+                    ["exact", "prefix", "regex"][pick(3)],
+                    WORDS[pick(4)]
+                ));
+            }
+            if pick(4) == 0 {
+                fields.push(format!("queryParams: {{q: {{exact: {}}}}}", WORDS[pick(4)]));
+            }
+            if pick(5) == 0 {
+                fields.push("method: {exact: POST}".into());
+            }
+            let to = ["one", "two", "three"][(rule + number) % 3];
+            http += &format!("- match: [{{{}}}]\n  route: [{{destination: {{host: {to}.test}}}}]\n", fields.join(", "));
+        }
+        text += &yaml::virtual_service(&format!("v{number}"), host, &http);
+    }
+    let folder = ConfigFolder::with(yaml::gateway("edge", port) + &text);
+    let tidegate = Tidegate::start(&folder).await;
+    let mut reached = std::collections::BTreeMap::new();
+    for _ in 0..300 {
+        let host = ["a.test", "x.a.test", "b.a.test", "B.A.TEST:81", "other"][pick(5)];
+        let query = if pick(2) == 0 { format!("?q={}", WORDS[pick(4)]) } else { String::new() };
+        let target = format!("/{}{}{query}", WORDS[pick(6)], ["", "/", "/a", "//b"][pick(4)]);
+        let header = WORDS[pick(4)];
+        let method = ["GET", "GET", "POST"][pick(3)];
+        let answer = client::send(local(port), method, host, &target, &[("x-h", header)], "").await;
+        let url: String = format!("http://{host}{target}")
+            .bytes()
+            .map(
+                |byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") },
+            )
+            .collect();
+        let explained =
+            tidegate.admin(&format!("/explain?method={method}&url={url}&port={port}&header=x-h%3A{header}")).await;
+        let text = explained.text();
+        let backend = answer.header("x-backend").to_owned();
+        let named: Vec<&str> = ["one", "two", "three"]
+            .into_iter()
+            .filter(|name| text.contains(&format!("outbound|80||{name}.test")))
+            .collect();
+        let expected: Vec<&str> = if backend.is_empty() { vec![] } else { vec![&backend] };
+        assert_eq!(named, expected, "{method} {host}{target} x-h={header}: {} and\n{text}", answer.status);
+        *reached.entry(backend).or_insert(0) += 1;
+    }
+    assert_eq!(reached.len(), 4, "all backends and 404 were met: {reached:?}");
+}
+
 #[tokio::test]
 async fn reading_is_get_and_changing_is_post_from_here() {
     let (tidegate, _address, _folder, _backend) = start().await;

@@ -68,7 +68,6 @@ async fn answers_that_are_no_http_are_502_and_never_shown() {
     let head = |line: &str| format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\nSECRET").into_bytes();
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("two lengths", head("content-length: 6\r\ncontent-length: 7")),
-        ("a length and chunks", head("content-length: 6\r\ntransfer-encoding: chunked")),
         ("a length that is no number", head("content-length: six")),
         ("a negative length", head("content-length: -6")),
         ("an unknown coding", head("transfer-encoding: xchunked")),
@@ -100,6 +99,19 @@ async fn answers_that_are_no_http_are_502_and_never_shown() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn chunks_override_a_length_and_the_length_goes() {
+    // RFC 9112 section 6.3: the coding wins, and the length must not be forwarded.
+    let both = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let (_tidegate, address, _folder, _backend) = start(vec![both.to_vec()]).await;
+    let request = b"GET /0 HTTP/1.1\r\nhost: echo.test\r\nconnection: close\r\n\r\n";
+    let answer = String::from_utf8(raw::exchange(address, request).await).unwrap().to_lowercase();
+    if !answer.starts_with("http/1.1 502") {
+        assert!(answer.ends_with("5\r\nhello\r\n0\r\n\r\n") && !answer.contains("content-length"), "{answer}");
+    }
+    assert_eq!(client::get(address, "echo.test", "/own").await.text(), "/own");
 }
 
 trait ReplaceOnce {

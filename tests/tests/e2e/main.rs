@@ -9,6 +9,7 @@ mod demo;
 mod edge;
 mod folders;
 mod framing;
+mod listeners;
 mod local_replies;
 mod metrics;
 mod path_normalization;
