@@ -13,7 +13,7 @@ use anyhow::Context;
 use rustix::process::{Resource, Rlimit};
 use tidegate_admin::{AdminServer, Backend, BindError, BoundServer, HealthServer, StatsServer};
 use tidegate_core::{Lifecycle, Phase};
-use tidegate_proxy::{Gateway, GatewayOptions, PortOffset};
+use tidegate_proxy::{Gateway, GatewayOptions, Limits, PortOffset};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -239,10 +239,24 @@ async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Idle connections to backends that one worker keeps at most: each costs a file and some kilobytes at both ends.
+const MAX_IDLE_UPSTREAM: usize = 16_384;
+
 fn gateway_options(options: &RunOptions) -> GatewayOptions {
     let defaults = GatewayOptions::default();
+    let workers = options.workers.unwrap_or(defaults.workers).max(1);
+    let files = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    let limits = Limits {
+        // A connection in use has one to a backend beside it; a sixteenth is left for files, listeners and servers.
+        max_connections: defaults.limits.max_connections.min(files / 2 - files / 16),
+        // Idle ones to backends may take a quarter of all, over all workers.
+        max_idle_upstream: (files / 4 / workers).clamp(64, MAX_IDLE_UPSTREAM),
+        ..defaults.limits
+    };
     GatewayOptions {
-        workers: options.workers.unwrap_or(defaults.workers).max(1),
+        workers,
+        limits,
         port_offset: options.port_offset.map_or(PortOffset::Auto, PortOffset::Fixed),
         node: backend::proxy_node(&options.read),
         ..defaults

@@ -49,8 +49,9 @@ pub(crate) fn build(session: &mut Session, context: &mut RequestContext) -> Resu
         EndpointAddress::Socket(address) => HttpPeer::new(address, false, String::new()),
         EndpointAddress::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?,
     };
-    // Pools are kept apart by cluster and protocol; the address is part of the key already.
-    peer.group_key = cluster.id() << 1 | u64::from(http2);
+    // Plaintext connections to one address are alike whichever cluster opened them, so subsets and services that share
+    // endpoints share the pool too. Only the protocol is not in Pingora's own key. What differs in trust must differ here.
+    peer.group_key = u64::from(http2);
     let remaining = context.deadline().and_then(|deadline| deadline.get()).map(|at| at - Instant::now());
     if remaining.is_some_and(|remaining| remaining.is_zero()) {
         context.reply = Some(LocalReply::REQUEST_TIMEOUT);

@@ -15,7 +15,6 @@ use crate::telemetry::{Destination, Destinations};
 /// What survives Snapshots of one cluster, keyed by its name.
 #[derive(Debug)]
 pub(super) struct ClusterRuntime {
-    id: u64,
     identities: Arc<Identities>,
     /// Whose turn it is under round robin.
     cursor: AtomicUsize,
@@ -36,7 +35,6 @@ pub(super) struct Latest {
 impl ClusterRuntime {
     pub(super) fn new(identities: Arc<Identities>) -> Self {
         Self {
-            id: identities.next(),
             identities,
             // Gateways that start together should not all begin with the same host.
             cursor: AtomicUsize::new(fastrand::usize(..)),
@@ -156,12 +154,6 @@ impl ClusterHandle {
 
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.cluster.name
-    }
-
-    /// Identity of the cluster while any Snapshot has it; never used twice by one registry. For keys of connection
-    /// pools: connections of different clusters must not be mixed even when they go to one address.
-    pub(crate) fn id(&self) -> u64 {
-        self.runtime.id
     }
 
     /// What metrics call the cluster while no host was chosen.
