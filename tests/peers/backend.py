@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 import json
 import sys
+import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -37,6 +39,21 @@ def bidi(requests, context):
     yield from requests
 
 
+gone = threading.Semaphore(0)
+
+
+def forever(request, context):
+    """Streams until the client goes away; `Gone` tells of it."""
+    context.add_callback(gone.release)
+    yield b"first"
+    while context.is_active():
+        time.sleep(0.02)
+
+
+def is_gone(request, context):
+    return b"yes" if gone.acquire(timeout=10) else b"no"
+
+
 class Echo(grpc.GenericRpcHandler):
     """`/tidegate.test.Echo/*` over raw bytes: no generated code is needed."""
 
@@ -44,6 +61,8 @@ class Echo(grpc.GenericRpcHandler):
         "Unary": grpc.unary_unary_rpc_method_handler(unary),
         "ServerStream": grpc.unary_stream_rpc_method_handler(server_stream),
         "ClientStream": grpc.stream_unary_rpc_method_handler(client_stream),
+        "Forever": grpc.unary_stream_rpc_method_handler(forever),
+        "Gone": grpc.unary_unary_rpc_method_handler(is_gone),
         "Bidi": grpc.stream_stream_rpc_method_handler(bidi),
     }
 

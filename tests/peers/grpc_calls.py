@@ -30,6 +30,15 @@ with grpc.insecure_channel(target, options) as channel:
         channel.unary_unary(f"{service}/Unary")(b"fail", timeout=20)
     except grpc.RpcError as error:
         found["failure"] = [error.code().name, error.details()]
+    call = channel.unary_stream(f"{service}/Forever")(b"", timeout=20)
+    found["first"] = next(call).decode()
+    call.cancel()
+    found["cancelled"] = channel.unary_unary(f"{service}/Gone")(b"", timeout=20).decode()
+    try:
+        list(channel.unary_stream(f"{service}/Forever")(b"", timeout=0.3))
+    except grpc.RpcError as error:
+        found["deadline"] = error.code().name
+    found["after_deadline"] = channel.unary_unary(f"{service}/Gone")(b"", timeout=20).decode()
     try:
         channel.unary_unary(f"{service}/Nothing")(b"", timeout=20)
     except grpc.RpcError as error:

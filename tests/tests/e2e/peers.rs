@@ -47,6 +47,8 @@ async fn a_grpc_client_from_pypi_works() {
         "unary": "hello", "initial": "begin", "trailing": "end", "metadata": "p", "large": true,
         "server_stream": ["0", "1", "2", "3", "4"], "long_stream": 2000, "client_stream": "abc",
         "bidi": ["x", "y", "z"],
+        // A client that cancels, or whose deadline passes, is gone at the backend too.
+        "first": "first", "cancelled": "yes", "deadline": "DEADLINE_EXCEEDED", "after_deadline": "yes",
         "failure": ["FAILED_PRECONDITION", "asked to fail: 100 % of it"],
         "unimplemented": "UNIMPLEMENTED", "no_route": "UNIMPLEMENTED",
     });
@@ -96,8 +98,9 @@ async fn h2load_sees_no_failure() {
     // h2load says `Host: 127.0.0.1:<port>` on HTTP/1.1, whatever else it is told.
     tidegate.apply(&folder, "any.yaml", yaml::forward("any", "127.0.0.1", "echo.test")).await;
     let url = format!("http://{address}/");
-    for option in ["--h1", "-m8"] {
-        let args = ["-n", "3000", "-c", "8", option, &url];
+    for (option, bytes) in [("--h1", "0"), ("-m8", "0"), ("--h1", "100000"), ("-m8", "100000")] {
+        let size = format!("x-echo-bytes: {bytes}");
+        let args = ["-n", "3000", "-c", "8", option, "-H", &size, &url];
         let output = peers::run("h2load", &args).await;
         let line =
             |start: &str| output.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{output}"));
