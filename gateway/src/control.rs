@@ -88,6 +88,8 @@ pub(crate) struct Control<P> {
     publish_findings: Vec<Diagnostic>,
     /// Why what serves is not on disk.
     state_error: Option<String>,
+    /// Whether an update left memory behind that nobody uses.
+    untidy: bool,
     seen: Seen,
     log: FindingLog,
     status: StatusCell,
@@ -107,6 +109,7 @@ impl<P: Publish> Control<P> {
             compile_findings: Vec::new(),
             publish_findings: Vec::new(),
             state_error: None,
+            untidy: false,
             seen: Seen::default(),
             log: FindingLog::default(),
             status,
@@ -158,6 +161,7 @@ impl<P: Publish> Control<P> {
 
     fn update(&mut self, resolution: &Resolution, findings: Vec<Diagnostic>, started: Instant) {
         let before = self.generation;
+        self.untidy = true;
         self.seen = Seen::new(findings, resolution);
         if resolution.changed || !self.is_serving() {
             let resolved = started.elapsed();
@@ -190,6 +194,9 @@ impl<P: Publish> Control<P> {
 
     /// Looks whether what could not be done at the last publication is done by now, or what was has been lost since.
     pub(crate) fn check(&mut self) {
+        if std::mem::take(&mut self.untidy) {
+            tidy_memory();
+        }
         let bound = !self.publish_findings.is_empty() && self.publisher.is_settled();
         if bound {
             self.publish_findings.clear();
@@ -265,6 +272,15 @@ impl<P: Publish> Control<P> {
             hash: self.hash(),
         }
     }
+}
+
+/// Has the allocator return to the system what reading and compiling used.
+///
+/// mimalloc keeps freed memory for a second, and looks whether that is over when some page of its is freed. After a
+/// reload of a large configuration its threads fall asleep before that, and the memory stays: a third of the whole.
+/// Freeing a buffer of a page's size later is all that it needs; calling it directly would be unsafe code.
+fn tidy_memory() {
+    drop(std::hint::black_box(vec![1u8; 2 << 20]));
 }
 
 fn milliseconds(duration: Duration) -> u64 {
