@@ -116,7 +116,7 @@ impl Saving {
             write!(out, "{separator}\n{{\"file\":{},\"documents\":[", serde_json::to_string(&file[0].file)?)?;
             for (index, objects) in file.chunk_by(|a, b| Arc::ptr_eq(&a.document, &b.document)).enumerate() {
                 let separator = if index == 0 { "" } else { "," };
-                write!(out, "{separator}\n")?;
+                writeln!(out, "{separator}")?;
                 serde_json::to_writer(&mut *out, &OneDocument(objects))?;
             }
             write!(out, "]}}")?;
