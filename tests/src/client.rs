@@ -46,6 +46,17 @@ impl Response {
     }
 }
 
+/// What a client speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    Http1,
+    /// With prior knowledge.
+    Http2,
+}
+
+/// For tests whose outcome the protocol must not change.
+pub const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+
 /// One connection.
 pub enum Client {
     Http1(http1::SendRequest<Full<Bytes>>),
@@ -57,22 +68,27 @@ pub type Failure = String;
 
 impl Client {
     /// # Errors
-    /// If nobody accepts.
-    pub async fn http1(address: SocketAddr) -> Result<Self, Failure> {
-        let (sender, connection) = http1::handshake(connect(address).await?).await.map_err(failure)?;
-        tokio::spawn(connection);
-        Ok(Client::Http1(sender))
+    /// If nobody accepts, or speaks another protocol.
+    pub async fn connect(protocol: Protocol, address: SocketAddr) -> Result<Self, Failure> {
+        let stream = connect(address).await?;
+        Ok(match protocol {
+            Protocol::Http1 => {
+                let (sender, connection) = http1::handshake(stream).await.map_err(failure)?;
+                tokio::spawn(connection);
+                Client::Http1(sender)
+            }
+            Protocol::Http2 => {
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.map_err(failure)?;
+                tokio::spawn(connection);
+                Client::Http2(sender)
+            }
+        })
     }
 
-    /// HTTP/2 with prior knowledge.
-    ///
     /// # Errors
-    /// If nobody accepts, or it is not HTTP/2.
-    pub async fn http2(address: SocketAddr) -> Result<Self, Failure> {
-        let stream = connect(address).await?;
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.map_err(failure)?;
-        tokio::spawn(connection);
-        Ok(Client::Http2(sender))
+    /// See [`Client::connect`].
+    pub async fn http1(address: SocketAddr) -> Result<Self, Failure> {
+        Self::connect(Protocol::Http1, address).await
     }
 
     /// Sends one request and reads the whole answer.
@@ -104,17 +120,12 @@ impl Client {
         }
     }
 
-    fn is_http2(&self) -> bool {
-        matches!(self, Client::Http2(_))
-    }
-
     /// A request in the form that this connection's protocol wants.
     pub fn request(&self, method: Method, host: &str, target: &str) -> http::request::Builder {
         let builder = Request::builder().method(method);
-        if self.is_http2() {
-            builder.uri(format!("http://{host}{target}"))
-        } else {
-            builder.uri(target).header("host", host)
+        match self {
+            Client::Http1(_) => builder.uri(target).header("host", host),
+            Client::Http2(_) => builder.uri(format!("http://{host}{target}")),
         }
     }
 
@@ -164,8 +175,7 @@ pub async fn send(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Response {
-    let client = Client::http1(address).await.unwrap_or_else(|error| panic!("{error}"));
-    send_on(client, method, host, target, headers, body).await
+    send_over(Protocol::Http1, address, method, host, target, headers, body).await
 }
 
 /// As [`send`], over HTTP/2 with prior knowledge.
@@ -177,18 +187,20 @@ pub async fn send_http2(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Response {
-    let client = Client::http2(address).await.unwrap_or_else(|error| panic!("{error}"));
-    send_on(client, method, host, target, headers, body).await
+    send_over(Protocol::Http2, address, method, host, target, headers, body).await
 }
 
-async fn send_on(
-    mut client: Client,
+/// As [`send`], over either.
+pub async fn send_over(
+    protocol: Protocol,
+    address: SocketAddr,
     method: &str,
     host: &str,
     target: &str,
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Response {
+    let mut client = Client::connect(protocol, address).await.unwrap_or_else(|error| panic!("{error}"));
     let method = Method::from_bytes(method.as_bytes()).expect("a method");
     let mut request = client.request(method, host, target);
     for (name, value) in headers {
@@ -197,5 +209,5 @@ async fn send_on(
     let request = request.body(Full::new(body.into())).expect("a request");
     wait::within("an answer", client.send(request))
         .await
-        .unwrap_or_else(|error| panic!("request to {host}{target}: {error}"))
+        .unwrap_or_else(|error| panic!("{protocol:?} request to {host}{target}: {error}"))
 }

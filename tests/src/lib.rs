@@ -16,7 +16,7 @@ pub mod shared;
 pub mod wait;
 pub mod yaml;
 
-pub use client::{Client, Response};
+pub use client::{BOTH, Client, Protocol, Response};
 pub use echo::EchoBackend;
 pub use folder::ConfigFolder;
 pub use process::{Options, Tidegate};

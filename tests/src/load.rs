@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::client::{Client, Response};
+use crate::client::{Client, Protocol, Response};
 use crate::wait;
 
 /// What a request asks for, and how its answer is judged: an error is a failed request.
@@ -21,7 +21,7 @@ pub struct Source {
     pub address: SocketAddr,
     pub host: String,
     pub target: String,
-    pub http2: bool,
+    pub protocol: Protocol,
     /// Requests a second, over all connections.
     pub rate: u32,
     /// HTTP/1.1 connections, or HTTP/2 connections with one stream at a time.
@@ -151,11 +151,7 @@ async fn run(source: Source, mut phases: watch::Receiver<Phase>, sent: Arc<Atomi
 async fn request(source: &Source, client: &mut Option<Client>) -> Result<(), String> {
     let client = match client {
         Some(client) => client,
-        None => client.insert(if source.http2 {
-            Client::http2(source.address).await?
-        } else {
-            Client::http1(source.address).await?
-        }),
+        None => client.insert(Client::connect(source.protocol, source.address).await?),
     };
     let response = client.get(&source.host, &source.target).await?;
     (source.judge)(&response)

@@ -10,7 +10,7 @@ use tidegate_tests::frames::{
 use tidegate_tests::load::{self, Load, Report, Source};
 use tidegate_tests::process::{free_port, local};
 use tidegate_tests::wait::{self, PATIENCE};
-use tidegate_tests::{ConfigFolder, EchoBackend, Tidegate, client, yaml};
+use tidegate_tests::{ConfigFolder, EchoBackend, Protocol, Tidegate, client, yaml};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -37,7 +37,7 @@ impl Rig {
             address: self.address,
             host: "echo.test".into(),
             target: "/victim".into(),
-            http2: false,
+            protocol: Protocol::Http1,
             rate: 50,
             connections: 2,
             judge: load::status_200(),

@@ -1,7 +1,7 @@
 //! What the edge takes from clients and what it adds: identity headers, limits, framing.
 
 use tidegate_tests::process::{Options, free_port, local};
-use tidegate_tests::{ConfigFolder, EchoBackend, Tidegate, client, echo, raw, yaml};
+use tidegate_tests::{BOTH, ConfigFolder, EchoBackend, Tidegate, client, echo, raw, yaml};
 
 async fn start() -> (Tidegate, std::net::SocketAddr, ConfigFolder, EchoBackend) {
     let (port, backend) = (free_port(), EchoBackend::start("a").await);
@@ -27,12 +27,8 @@ async fn identity_headers_of_clients_are_replaced() {
         ("x-envoy-peer-metadata-id", "forged"),
         ("x-kept", "yes"),
     ];
-    for http2 in [false, true] {
-        let answer = if http2 {
-            client::send_http2(address, "GET", "echo.test", "/", &forged, "").await
-        } else {
-            client::send(address, "GET", "echo.test", "/", &forged, "").await
-        };
+    for protocol in BOTH {
+        let answer = client::send_over(protocol, address, "GET", "echo.test", "/", &forged, "").await;
         assert_eq!(answer.received("x-forwarded-for").as_deref(), Some("6.6.6.6,127.0.0.1"));
         assert_eq!(answer.received("x-forwarded-proto").as_deref(), Some("http"));
         assert_eq!(answer.received("x-envoy-external-address").as_deref(), Some("127.0.0.1"));
@@ -288,24 +284,16 @@ async fn bodies_pass_unchanged_in_both_directions() {
     let (_tidegate, address, _folder, _backend) = start().await;
     for length in [0, 1, 65_535, 65_536, 3_000_000] {
         let body: Vec<u8> = (0..length).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-        for http2 in [false, true] {
-            let answer = if http2 {
-                client::send_http2(address, "POST", "echo.test", "/", &[], body.clone()).await
-            } else {
-                client::send(address, "POST", "echo.test", "/", &[], body.clone()).await
-            };
-            assert_eq!(answer.json()["length"], length, "http2={http2}");
-            assert_eq!(answer.json()["sha256"], echo::sha256(&body), "http2={http2} length={length}");
+        for protocol in BOTH {
+            let answer = client::send_over(protocol, address, "POST", "echo.test", "/", &[], body.clone()).await;
+            assert_eq!(answer.json()["length"], length, "{protocol:?}");
+            assert_eq!(answer.json()["sha256"], echo::sha256(&body), "{protocol:?} length={length}");
         }
         let asked = length.to_string();
-        for http2 in [false, true] {
+        for protocol in BOTH {
             let headers = [("x-echo-bytes", asked.as_str())];
-            let answer = if http2 {
-                client::send_http2(address, "GET", "echo.test", "/", &headers, "").await
-            } else {
-                client::send(address, "GET", "echo.test", "/", &headers, "").await
-            };
-            assert_eq!(answer.body.len(), length as usize, "http2={http2}");
+            let answer = client::send_over(protocol, address, "GET", "echo.test", "/", &headers, "").await;
+            assert_eq!(answer.body.len(), length as usize, "{protocol:?}");
         }
     }
     let chunked = "POST / HTTP/1.1\r\nhost: echo.test\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n";

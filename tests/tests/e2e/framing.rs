@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_tests::process::{free_port, local};
-use tidegate_tests::{Client, ConfigFolder, EchoBackend, Tidegate, client, raw, yaml};
+use tidegate_tests::{BOTH, Client, ConfigFolder, EchoBackend, Tidegate, client, raw, yaml};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -183,12 +183,11 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
         let port = free_port();
         let folder = ConfigFolder::with(yaml::echo(port, backend));
         let _tidegate = Tidegate::start(&folder).await;
-        for http2 in [false, true] {
-            let mut client =
-                if http2 { Client::http2(local(port)).await } else { Client::http1(local(port)).await }.unwrap();
+        for protocol in BOTH {
+            let mut client = Client::connect(protocol, local(port)).await.unwrap();
             let outcome = client.get("echo.test", "/").await;
             let whole = outcome.as_ref().is_ok_and(|answer| answer.status == 200);
-            assert!(!whole, "{name}, http2={http2}: {outcome:?}");
+            assert!(!whole, "{name}, {protocol:?}: {outcome:?}");
         }
         task.abort();
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tidegate_tests::process::{Options, free_port, local};
 use tidegate_tests::raw::Silent;
 use tidegate_tests::wait::{self, PATIENCE};
-use tidegate_tests::{ConfigFolder, EchoBackend, Tidegate, client, yaml};
+use tidegate_tests::{BOTH, ConfigFolder, EchoBackend, Tidegate, client, yaml};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
@@ -123,13 +123,9 @@ async fn a_route_timeout_is_504_ut_and_in_time() {
     let text = yaml::virtual_service("v", "v.test", "- timeout: 0.3s\n  route: [{destination: {host: silent.test}}]")
         + &yaml::service_entry("silent", "silent.test", "HTTP", &[silent.address]);
     let (tidegate, address, _folder) = start(&text).await;
-    for (path, http2) in [("/ut1", false), ("/ut2", true)] {
+    for (path, protocol) in ["/ut1", "/ut2"].into_iter().zip(BOTH) {
         let start = Instant::now();
-        let answer = if http2 {
-            client::send_http2(address, "GET", "v.test", path, &[], "").await
-        } else {
-            client::get(address, "v.test", path).await
-        };
+        let answer = client::send_over(protocol, address, "GET", "v.test", path, &[], "").await;
         let took = start.elapsed();
         assert_eq!((answer.status.as_u16(), answer.text().as_str()), (504, "upstream request timeout"));
         assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(3), "{took:?}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidegate_tests::process::{free_port, local};
-use tidegate_tests::{Client, ConfigFolder, EchoBackend, Tidegate, client, yaml};
+use tidegate_tests::{BOTH, Client, ConfigFolder, EchoBackend, Tidegate, client, yaml};
 
 /// Backends `a`, `b`, `c` as `a.test` and so on, the gateway `edge`, and what `routes` adds.
 async fn start(routes: &str) -> (Tidegate, std::net::SocketAddr, ConfigFolder, Vec<EchoBackend>) {
@@ -28,17 +28,13 @@ async fn check(
     headers: &[(&str, &str)],
     to: &str,
 ) {
-    for http2 in [false, true] {
-        let answer = if http2 {
-            client::send_http2(address, method, host, target, headers, "").await
-        } else {
-            client::send(address, method, host, target, headers, "").await
-        };
+    for protocol in BOTH {
+        let answer = client::send_over(protocol, address, method, host, target, headers, "").await;
         let found = match answer.header("x-backend") {
             "" => answer.status.as_str().to_owned(),
             backend => backend.to_owned(),
         };
-        assert_eq!(found, to, "{method} {host}{target} {headers:?} http2={http2}");
+        assert_eq!(found, to, "{method} {host}{target} {headers:?} {protocol:?}");
     }
 }
 
@@ -266,12 +262,8 @@ async fn header_operations_run_in_istios_order() {
         ("x-echo-header", "x-internal=secret"),
         ("x-echo-header", "x-many=first"),
     ];
-    for http2 in [false, true] {
-        let answer = if http2 {
-            client::send_http2(address, "GET", "h.test", "/", &headers, "").await
-        } else {
-            client::send(address, "GET", "h.test", "/", &headers, "").await
-        };
+    for protocol in BOTH {
+        let answer = client::send_over(protocol, address, "GET", "h.test", "/", &headers, "").await;
         assert_eq!(answer.received("x-gone"), None);
         assert_eq!(answer.received("x-set").as_deref(), Some("new"));
         assert_eq!(answer.received("x-add").as_deref(), Some("one,two"));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tidegate_tests::load::{self, Load, Source};
 use tidegate_tests::process::{free_port, local};
 use tidegate_tests::wait::{self, PATIENCE};
-use tidegate_tests::{Client, ConfigFolder, EchoBackend, Options, client, raw, yaml};
+use tidegate_tests::{BOTH, Client, ConfigFolder, EchoBackend, Options, client, raw, yaml};
 
 async fn start(options: Options) -> (tidegate_tests::Tidegate, std::net::SocketAddr, ConfigFolder, EchoBackend) {
     let (port, backend) = (free_port(), EchoBackend::start("a").await);
@@ -16,15 +16,11 @@ async fn start(options: Options) -> (tidegate_tests::Tidegate, std::net::SocketA
 #[tokio::test]
 async fn readiness_fails_first_and_requests_in_flight_finish() {
     let (mut tidegate, address, _folder, backend) = start(Options::default().arg("--drain-delay").arg("1s")).await;
-    let held: Vec<_> = [false, true]
-        .map(|http2| {
+    let held: Vec<_> = BOTH
+        .map(|protocol| {
             tokio::spawn(async move {
                 let headers = [("x-echo-hold", "1")];
-                if http2 {
-                    client::send_http2(address, "GET", "echo.test", "/", &headers, "").await
-                } else {
-                    client::send(address, "GET", "echo.test", "/", &headers, "").await
-                }
+                client::send_over(protocol, address, "GET", "echo.test", "/", &headers, "").await
             })
         })
         .into();
@@ -45,16 +41,16 @@ async fn readiness_fails_first_and_requests_in_flight_finish() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_for_a_client_that_honours_connection_close() {
     let (mut tidegate, address, _folder, _backend) = start(Options::default().arg("--drain-delay").arg("1s")).await;
-    let source = |http2| Source {
+    let source = |protocol| Source {
         address,
         host: "echo.test".into(),
         target: "/".into(),
-        http2,
+        protocol,
         rate: 150,
         connections: 5,
         judge: load::status_200(),
     };
-    let load = Load::start([source(false), source(true)]);
+    let load = Load::start(BOTH.map(source));
     wait::until("load", PATIENCE, || async { (load.sent() > 200).then_some(()) }).await;
     tidegate.signal("TERM").await;
     wait::until("readiness to fail", PATIENCE, || async { (!tidegate.is_ready().await).then_some(()) }).await;

@@ -205,3 +205,54 @@ async fn busy_endpoints_get_less() {
         assert_eq!(request.await.unwrap().status, 200);
     }
 }
+
+/// Answers the first request of each connection and reads the second without an answer; counts heads by target.
+async fn answers_once(
+    seen: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let seen = seen.clone();
+            tokio::spawn(async move {
+                for turn in 0..2 {
+                    let mut bytes = Vec::new();
+                    while !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
+                        if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
+                            return;
+                        }
+                    }
+                    let head = String::from_utf8_lossy(&bytes);
+                    seen.lock().unwrap().push(head.split(' ').take(2).collect::<Vec<_>>().join(" "));
+                    if turn == 0 {
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                    }
+                }
+            });
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test]
+async fn a_request_that_may_have_had_effects_is_not_sent_twice() {
+    let seen = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
+    let (backend, task) = answers_once(seen.clone()).await;
+    let text = yaml::service_entry("s", "s.test", "HTTP", &[backend]) + &yaml::forward("s", "s.test", "s.test");
+    let (_tidegate, address, _folder) = start(&text).await;
+    // One client connection is served by one worker, and so by one pool.
+    let mut client = Client::http1(address).await.unwrap();
+    for round in 0..10 {
+        assert_eq!(client.get("s.test", &format!("/warm{round}")).await.unwrap().status, 200);
+        let request = client
+            .request(http::Method::POST, "s.test", &format!("/post{round}"))
+            .body(http_body_util::Full::new(bytes::Bytes::from_static(b"buy")))
+            .unwrap();
+        let answer = client.send(request).await.unwrap();
+        let count = seen.lock().unwrap().iter().filter(|head| **head == format!("POST /post{round}")).count();
+        assert_eq!((count, answer.status.as_u16()), (1, 503), "sent {count} times: {}", answer.text());
+    }
+    task.abort();
+}

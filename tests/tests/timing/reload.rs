@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use tidegate_tests::Protocol::{self, Http1, Http2};
 use tidegate_tests::load::{self, Judge, Load, Source};
 use tidegate_tests::peers::{HeldStreams, PythonBackend};
 use tidegate_tests::process::{free_port, local};
@@ -125,22 +126,22 @@ async fn reloads_under_load_fail_no_request_and_mix_no_answer() {
     let held = HeldStreams::open(address, "ws.test", "grpc.test", 10).await;
 
     let newest = Arc::<AtomicU64>::default();
-    let source = |host: &str, target: &str, http2, rate, connections, judge| Source {
+    let source = |host: &str, target: &str, protocol, rate, connections, judge| Source {
         address,
         host: host.into(),
         target: target.into(),
-        http2,
+        protocol,
         rate,
         connections,
         judge,
     };
     let load = Load::start([
-        source("stamp.test", "/", false, 200, 8, one_generation(newest.clone())),
-        source("stamp.test", "/", true, 50, 2, one_generation(newest.clone())),
-        source("stable.test", "/", false, 100, 4, load::status_200()),
-        source("pool.test", "/", false, 50, 2, load::status_200()),
-        source("weights.test", "/", false, 50, 2, load::status_200()),
-        source("many.test", "/r7", true, 50, 2, load::status_200()),
+        source("stamp.test", "/", Http1, 200, 8, one_generation(newest.clone())),
+        source("stamp.test", "/", Http2, 50, 2, one_generation(newest.clone())),
+        source("stable.test", "/", Http1, 100, 4, load::status_200()),
+        source("pool.test", "/", Http1, 50, 2, load::status_200()),
+        source("weights.test", "/", Http1, 50, 2, load::status_200()),
+        source("many.test", "/r7", Http2, 50, 2, load::status_200()),
     ]);
     wait::until("load", PATIENCE, || async { (load.sent() > 200).then_some(()) }).await;
     let (memory, descriptors) = (tidegate.memory().0, tidegate.descriptors());
@@ -189,4 +190,59 @@ async fn reloads_under_load_fail_no_request_and_mix_no_answer() {
     // Pooled connections to the endpoints that came and went; what grows with every reload would show by now.
     let files = tidegate.descriptors();
     assert!(files < halfway + 40, "open files grow with reloads: {descriptors} -> {halfway} -> {files}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_change_under_load_and_removed_ones_get_nothing_more() {
+    const CONNECTIONS: u32 = 6;
+    let _alone = alone().await;
+    let port = free_port();
+    let mut backends = Vec::new();
+    for slot in 0..6 {
+        backends.push(EchoBackend::start(&format!("slot{slot}")).await);
+    }
+    let pool = |from: usize, count: usize| -> Vec<&EchoBackend> {
+        (from..from + count).map(|slot| &backends[slot % backends.len()]).collect()
+    };
+    let text = |members: &[&EchoBackend]| {
+        let addresses: Vec<SocketAddr> = members.iter().map(|backend| backend.address).collect();
+        yaml::service_entry("pool", "pool.test", "HTTP", &addresses)
+    };
+    let folder = ConfigFolder::with(yaml::gateway("edge", port) + &yaml::forward("pool", "pool.test", "pool.test"));
+    folder.write("pool.yaml", text(&pool(0, 2)));
+    let tidegate = Tidegate::start(&folder).await;
+    let load = Load::start([Source {
+        address: local(port),
+        host: "pool.test".into(),
+        target: "/".into(),
+        protocol: Protocol::Http1,
+        rate: 300,
+        connections: CONNECTIONS,
+        judge: load::status_200(),
+    }]);
+    for round in 1..=size(60, 600) {
+        let members = pool(round, 1 + round % 4);
+        tidegate.apply(&folder, "pool.yaml", text(&members)).await;
+        // Requests that began before may still be on their way; after one more on each connection none is.
+        let settled = load.sent() + 2 * u64::from(CONNECTIONS);
+        wait::until("requests in flight to end", PATIENCE, || async { (load.sent() >= settled).then_some(()) }).await;
+        let removed: Vec<(&EchoBackend, u64)> = backends
+            .iter()
+            .filter(|backend| !members.iter().any(|member| member.address == backend.address))
+            .map(|backend| (backend, backend.requests()))
+            .collect();
+        let later = load.sent() + 20;
+        wait::until("more requests", PATIENCE, || async { (load.sent() >= later).then_some(()) }).await;
+        for (backend, before) in removed {
+            assert_eq!(backend.requests(), before, "a removed endpoint is still used in round {round}");
+        }
+    }
+    let report = load.finish().await;
+    eprintln!(
+        "{} requests over changing endpoints, {} failed, p99 {:?}",
+        report.sent,
+        report.failed,
+        report.percentile(99)
+    );
+    assert_eq!(report.failed, 0, "{:#?}", report.failures);
 }
