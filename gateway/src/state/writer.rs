@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::{Saving, StateFile};
 
-/// Least time between two writes: a burst of reloads is written once.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Time between two writes, as a multiple of what the last one took: a burst of reloads costs the disk and the
+/// processor a fifth of their time at most, and a small configuration is on the disk at once.
+const PAUSE: u32 = 4;
+/// The longest of these times.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Time after which a write that failed is tried again: a full disk becomes free without telling.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -100,8 +103,9 @@ fn write_all(file: &StateFile, shared: &Shared) {
     let mut lock = None;
     let mut not_before = Instant::now();
     while let Some(saving) = next(shared, not_before) {
-        not_before = Instant::now() + PAUSE;
+        let started = Instant::now();
         let result = write(file, &mut lock, &saving);
+        not_before = Instant::now() + started.elapsed().saturating_mul(PAUSE).min(MAX_PAUSE);
         let mut slot = shared.lock();
         match result {
             Ok(()) => {
