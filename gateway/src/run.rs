@@ -208,8 +208,10 @@ async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
     };
     let obey = tokio::spawn(signals.obey(shutdown.clone(), hang_up));
 
+    let mut delay = options.drain_delay;
     tokio::select! {
-        () = shutdown.begun() => {}
+        // Nobody was ever told to come.
+        () = shutdown.begun() => delay = Duration::ZERO,
         hash = first => {
             let hash = hash.context("the control thread ended before it could serve anything")?;
             lifecycle.advance(Phase::Live);
@@ -228,8 +230,8 @@ async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
 
     // Readiness fails now. As long as clients may still come the configuration is followed: endpoints go away.
     lifecycle.advance(Phase::Draining);
-    tracing::info!(delay = ?options.drain_delay, at_most = ?options.drain_timeout, "draining");
-    tokio::time::sleep(options.drain_delay).await;
+    tracing::info!(?delay, at_most = ?options.drain_timeout, "draining");
+    tokio::time::sleep(delay).await;
     // It waits for threads, so it waits on one that may.
     tokio::task::spawn_blocking(move || control.stop()).await.context("stopping the control thread")?;
     gateway.drain(Duration::ZERO, options.drain_timeout).await;
