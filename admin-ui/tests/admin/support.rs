@@ -145,9 +145,9 @@ fn redirect() -> Redirect {
 
 fn routes() -> Vec<Route> {
     let mut jason = route("jason", prefix("/reviews"), RouteAction::Forward(Forward::new(vec![weighted(V2, 1)])), 10);
-    jason.matcher.method = Some(StringMatch::Exact("GET".into()));
-    jason.matcher.authority = Some(StringMatch::Prefix("book".into()));
-    jason.matcher.scheme = Some(StringMatch::Regex(Pattern::full("https?").unwrap()));
+    jason.matcher.method = Some(Box::new(StringMatch::Exact("GET".into())));
+    jason.matcher.authority = Some(Box::new(StringMatch::Prefix("book".into())));
+    jason.matcher.scheme = Some(Box::new(StringMatch::Regex(Pattern::full("https?").unwrap())));
     jason.matcher.headers = vec![
         HeaderMatch { name: "end-user".parse().unwrap(), value: StringMatch::Exact("jason".into()), invert: false },
         HeaderMatch { name: "x-debug".parse().unwrap(), value: StringMatch::Present, invert: true },
@@ -158,15 +158,15 @@ fn routes() -> Vec<Route> {
         QueryMatch { name: "p".into(), value: StringMatch::Present },
     ];
     jason.request_headers = HeaderOperations {
-        remove: vec![HeaderName::from_static("x-drop")],
-        set: vec![literal("x-set", "100%"), literal("host", "inner.example")],
-        add: vec![template("x-add", "%REQ(x-in)%")],
+        remove: vec![HeaderName::from_static("x-drop")].into(),
+        set: vec![literal("x-set", "100%"), literal("host", "inner.example")].into(),
+        add: vec![template("x-add", "%REQ(x-in)%")].into(),
     };
 
     let mut split = Forward::new(vec![weighted(V1, 90), {
         let mut second = weighted(V2, 10);
-        second.response_headers.add = vec![literal("x-version", "v2")];
-        second.request_headers.set = vec![literal("host", "v2.example")];
+        second.response_headers.add = vec![literal("x-version", "v2")].into();
+        second.request_headers.set = vec![literal("host", "v2.example")].into();
         second
     }]);
     split.timeout = Some(Duration::from_millis(1_500));

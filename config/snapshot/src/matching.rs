@@ -289,12 +289,12 @@ fn first_parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 pub struct RouteMatch {
     pub path: PathMatch,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub scheme: Option<StringMatch>,
+    pub scheme: Option<Box<StringMatch>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<StringMatch>,
+    pub method: Option<Box<StringMatch>>,
     /// Compared with the authority as sent, with port, case-sensitive.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub authority: Option<StringMatch>,
+    pub authority: Option<Box<StringMatch>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderMatch>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -338,13 +338,13 @@ impl RouteMatch {
     /// [`RouteMatch::evaluate`] where an index has settled the path already.
     pub(crate) fn evaluate_but_path<'a>(&'a self, request: &RequestView<'_>) -> Result<(), Mismatch<'a>> {
         let fails = |matcher: &&StringMatch, value: &str| !matcher.is_match(value.as_bytes());
-        if let Some(matcher) = self.method.as_ref().filter(|m| fails(m, request.method)) {
+        if let Some(matcher) = self.method.as_deref().filter(|m| fails(m, request.method)) {
             return Err(Mismatch::Method(matcher));
         }
-        if let Some(matcher) = self.scheme.as_ref().filter(|m| fails(m, request.scheme)) {
+        if let Some(matcher) = self.scheme.as_deref().filter(|m| fails(m, request.scheme)) {
             return Err(Mismatch::Scheme(matcher));
         }
-        if let Some(matcher) = self.authority.as_ref().filter(|m| fails(m, request.authority)) {
+        if let Some(matcher) = self.authority.as_deref().filter(|m| fails(m, request.authority)) {
             return Err(Mismatch::Authority(matcher));
         }
         if let Some(matcher) = self.headers.iter().find(|m| !m.is_match(request.headers)) {

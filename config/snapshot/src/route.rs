@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use serde::{Serialize, Serializer};
+use thin_vec::ThinVec;
 use tidegate_core::{Origin, ResourceKey};
 
 use crate::{ClusterIndex, PathRewrite, Redirect, RouteMatch, Template};
@@ -151,17 +152,18 @@ fn lossy<S: Serializer>(body: &Option<Arc<[u8]>>, serializer: S) -> Result<S::Ok
     }
 }
 
-/// Changes of headers in one direction: `remove` first, then `set`, then `add`.
+/// Changes of headers in one direction: `remove` first, then `set`, then `add`. Most routes change nothing and there may
+/// be many routes, so an empty list takes one word.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct HeaderOperations {
-    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "names")]
-    pub remove: Vec<HeaderName>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty", serialize_with = "names")]
+    pub remove: ThinVec<HeaderName>,
     /// Overwrites or creates. The name `host` stands for the authority.
-    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "pairs")]
-    pub set: Vec<(HeaderName, HeaderValueTemplate)>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty", serialize_with = "pairs")]
+    pub set: ThinVec<(HeaderName, HeaderValueTemplate)>,
     /// Appends one more value.
-    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "pairs")]
-    pub add: Vec<(HeaderName, HeaderValueTemplate)>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty", serialize_with = "pairs")]
+    pub add: ThinVec<(HeaderName, HeaderValueTemplate)>,
 }
 
 impl HeaderOperations {

@@ -216,7 +216,11 @@ mod tests {
     fn route(path: PathMatch, method: Option<&str>) -> Route {
         Route {
             name: String::new(),
-            matcher: RouteMatch { path, method: method.map(|m| StringMatch::Exact(m.into())), ..RouteMatch::default() },
+            matcher: RouteMatch {
+                path,
+                method: method.map(|m| Box::new(StringMatch::Exact(m.into()))),
+                ..RouteMatch::default()
+            },
             action: RouteAction::DirectResponse(DirectResponse { status: 200, body: None }),
             request_headers: HeaderOperations::default(),
             response_headers: HeaderOperations::default(),

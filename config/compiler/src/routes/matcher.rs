@@ -27,9 +27,9 @@ pub(super) fn compile_match(entry: &HttpMatchRequest, patterns: &mut Patterns) -
         compile_string(condition, patterns).map_err(|reason| refused.push(invalid(field, reason, false))).ok()
     };
     let mut matcher = RouteMatch {
-        scheme: take("scheme", entry.scheme.as_ref()),
-        method: take("method", entry.method.as_ref()),
-        authority: take("authority", entry.authority.as_ref()),
+        scheme: take("scheme", entry.scheme.as_ref()).map(Box::new),
+        method: take("method", entry.method.as_ref()).map(Box::new),
+        authority: take("authority", entry.authority.as_ref()).map(Box::new),
         ..RouteMatch::default()
     };
     for (name, condition) in &entry.query_params {
@@ -109,12 +109,12 @@ fn compile_header(
         _ => None,
     };
     if let Some(slot) = pseudo {
-        let second = slot.as_ref().is_some_and(|existing| *existing != value);
+        let second = slot.as_ref().is_some_and(|existing| **existing != value);
         if invert || second {
             let reason = format!("a second or negated condition on `{name}` is not evaluated yet");
             return Err(Refused { field, reason, code: Code::NOT_ENFORCED, negated: invert });
         }
-        *slot = Some(value);
+        *slot = Some(Box::new(value));
         return Ok(());
     }
     if lower.starts_with(':') {

@@ -182,18 +182,19 @@ async fn header_operations_run_in_istios_order() {
     })
     .await;
     let rule = HeaderOperations {
-        remove: vec![HeaderName::from_static("gone")],
-        set: vec![literal("a", "rule"), template("t", "%REQ(:method)% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")],
-        add: vec![literal("b", "rule")],
+        remove: vec![HeaderName::from_static("gone")].into(),
+        set: vec![literal("a", "rule"), template("t", "%REQ(:method)% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")]
+            .into(),
+        add: vec![literal("b", "rule")].into(),
     };
     let own = HeaderOperations {
-        set: vec![literal("a", "own"), literal("host", "own.com")],
-        add: vec![literal("b", "own")],
+        set: vec![literal("a", "own"), literal("host", "own.com")].into(),
+        add: vec![literal("b", "own")].into(),
         ..HeaderOperations::default()
     };
     let answers = HeaderOperations {
-        remove: vec![HeaderName::from_static("secret")],
-        set: vec![literal("r", "rule"), template("code", "%RESPONSE_CODE%")],
+        remove: vec![HeaderName::from_static("secret")].into(),
+        set: vec![literal("r", "rule"), template("code", "%RESPONSE_CODE%")].into(),
         ..HeaderOperations::default()
     };
     let build = |count: usize| {
