@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use tidegate_tests::process::{free_port, local};
+use tidegate_tests::wait::{self, PATIENCE};
 use tidegate_tests::{ConfigFolder, EchoBackend, Tidegate, client, yaml};
 
 async fn start() -> (Tidegate, std::net::SocketAddr, ConfigFolder, EchoBackend) {
@@ -82,19 +83,15 @@ async fn listeners_and_clusters_are_in_envoys_lines() {
         listeners.lines().any(|line| line.contains("::") && line.ends_with(&format!(":{}", address.port()))),
         "{listeners}"
     );
-    let clusters = tidegate.admin("/clusters").await.text();
-    let stat = |name: &str| {
-        let start = format!("outbound|80||echo.test::{}::{name}::", backend.address);
-        let line = clusters
-            .lines()
-            .find(|line| line.starts_with(&start))
-            .unwrap_or_else(|| panic!("no {start} in {clusters}"));
-        line[start.len()..].to_owned()
-    };
-    assert_eq!(
-        (stat("rq_total"), stat("rq_success"), stat("health_flags")),
-        ("1".into(), "1".into(), "healthy".into())
-    );
+    let start = format!("outbound|80||echo.test::{}::", backend.address);
+    // Counted at the end of the request, after its answer.
+    for (name, value) in [("rq_total", "1"), ("rq_success", "1"), ("rq_active", "0"), ("health_flags", "healthy")] {
+        let line = format!("{start}{name}::{value}");
+        wait::until(&line, PATIENCE, || async {
+            tidegate.admin("/clusters").await.text().lines().any(|found| found == line).then_some(())
+        })
+        .await;
+    }
     let json = tidegate.admin("/clusters?format=json").await.json();
     assert_eq!(json["cluster_statuses"][0]["name"], "outbound|80||echo.test");
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use tidegate_tests::process::{Options, free_port, local};
-use tidegate_tests::{Client, ConfigFolder, EchoBackend, client, yaml};
+use tidegate_tests::wait::{self, PATIENCE};
+use tidegate_tests::{Client, ConfigFolder, EchoBackend, Tidegate, client, yaml};
 
 /// Istio's labels of HTTP metrics.
 const LABELS: [&str; 26] = [
@@ -101,6 +102,17 @@ fn read_labels(text: &str) -> Vec<(String, String)> {
     labels
 }
 
+/// The metrics once `requests` have been counted: that happens at the end of a request, after its answer.
+async fn counted(tidegate: &Tidegate, requests: f64) -> String {
+    wait::until(&format!("{requests} counted requests"), PATIENCE, || async {
+        let text = tidegate.metrics().await;
+        let samples = parse(&text);
+        let sum: f64 = samples.iter().filter(|sample| sample.name == "istio_requests_total").map(|s| s.value).sum();
+        (sum >= requests).then_some(text)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn requests_are_counted_with_istios_names_and_labels() {
     let (port, backend) = (free_port(), EchoBackend::start("a").await);
@@ -119,7 +131,7 @@ async fn requests_are_counted_with_istios_names_and_labels() {
     let headers = [("content-type", "application/grpc"), ("x-echo-header", "grpc-status=5")];
     client::send_http2(local(port), "POST", "echo.test", "/s/M", &headers, "").await;
 
-    let text = tidegate.metrics().await;
+    let text = counted(&tidegate, 7.0).await;
     let samples = parse(&text);
     let requests: Vec<&Sample> = samples.iter().filter(|sample| sample.name == "istio_requests_total").collect();
     let find = |code: &str, flags: &str, protocol: &str| {
@@ -189,7 +201,7 @@ async fn the_same_metrics_are_on_the_admin_port() {
     let folder = ConfigFolder::with(yaml::echo(port, backend.address));
     let tidegate = Options::default().start(&folder).await;
     client::get(local(port), "echo.test", "/").await;
-    for text in [tidegate.metrics().await, tidegate.admin("/stats/prometheus").await.text()] {
+    for text in [counted(&tidegate, 1.0).await, tidegate.admin("/stats/prometheus").await.text()] {
         assert!(parse(&text).iter().any(|sample| sample.name == "istio_requests_total"));
     }
     let answer = client::get(tidegate.stats, "localhost", "/stats/prometheus").await;
@@ -205,7 +217,7 @@ async fn clients_cannot_make_labels() {
     let tidegate = Options::default().start(&folder).await;
     let mut client = Client::http1(local(port)).await.unwrap();
     client.get("first.test", "/").await.unwrap();
-    let series = parse(&tidegate.metrics().await).len();
+    let series = parse(&counted(&tidegate, 1.0).await).len();
     for number in 0..300 {
         let host = format!("evil{number}.example\"}}<b>");
         let request = http::Request::builder()
@@ -225,4 +237,65 @@ async fn clients_cannot_make_labels() {
     let grown = parse(&text).len() - series;
     // One more outcome (400) may have appeared: a counter and three histograms.
     assert!(grown <= 2 * (1 + 3 * 22), "{grown} new series");
+}
+
+/// Names of metrics in a query, each with the labels of its selector.
+fn selectors(query: &str) -> Vec<(String, Vec<String>)> {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let mut found = Vec::new();
+    let mut rest = query;
+    while let Some(at) = rest.find("istio_") {
+        rest = &rest[at..];
+        let end = rest.find(|letter| !is_name(letter)).unwrap_or(rest.len());
+        let (name, after) = rest.split_at(end);
+        let selector = after.strip_prefix('{').and_then(|selector| selector.split('}').next()).unwrap_or_default();
+        // Values hold `$variables`, no braces or quotes of their own; labels stand before `=`, `!=` and `=~`.
+        let labels = selector.split('"').step_by(2).map(|part| part.trim_matches(|letter| !is_name(letter)).to_owned());
+        found.push((name.to_owned(), labels.filter(|label| !label.is_empty()).collect()));
+        rest = after;
+    }
+    found
+}
+
+#[tokio::test]
+async fn istios_dashboards_find_their_metrics_and_labels() {
+    let mut queries = vec![
+        "sum(irate(istio_requests_total{reporter=\"source\",destination_service=~\"$service\",response_code!~\"5.*\"}[5m]))".to_owned(),
+        "histogram_quantile(0.5, sum(rate(istio_request_bytes_bucket{source_workload=\"w\"}[1m])) by (le))".to_owned(),
+    ];
+    if let Some(shared) = tidegate_tests::shared::folder() {
+        let text = std::fs::read(shared.join("corpus/istio_dashboard_queries.json")).unwrap();
+        let dashboards: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let panels = dashboards.as_object().unwrap().values().filter_map(|panels| panels.as_array()).flatten();
+        queries.extend(panels.filter_map(|panel| panel["expr"].as_str()).map(str::to_owned));
+        assert!(queries.len() > 100, "{} queries", queries.len());
+    }
+    let (port, backend) = (free_port(), EchoBackend::start("a").await);
+    let folder = ConfigFolder::with(yaml::echo(port, backend.address));
+    let tidegate = Options::default().start(&folder).await;
+    client::get(local(port), "echo.test", "/").await;
+    let samples = parse(&counted(&tidegate, 1.0).await);
+    // Of HTTP requests; TCP, DNS and istiod's own are not what this gateway reports.
+    let ours = [
+        "istio_requests_total",
+        "istio_request_duration_milliseconds",
+        "istio_request_bytes",
+        "istio_response_bytes",
+        "istio_build",
+    ];
+    let mut checked = 0;
+    for query in &queries {
+        for (name, labels) in selectors(query) {
+            if !ours.iter().any(|our| name.starts_with(our)) {
+                continue;
+            }
+            let sample =
+                samples.iter().find(|sample| sample.name == name).unwrap_or_else(|| panic!("no {name} for {query}"));
+            for label in labels {
+                assert!(sample.labels.iter().any(|(found, _)| *found == label), "{name} has no {label}, as in {query}");
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked >= 2, "nothing was checked");
 }
