@@ -454,3 +454,36 @@ fn errors_without_a_name_are_told_up_to_a_number() {
     assert_eq!(file.diagnostics.len(), 21);
     assert!(file.diagnostics[20].message.contains("4980 more"), "{}", file.diagnostics[20]);
 }
+
+#[test]
+fn a_volume_that_is_swapped_meanwhile_is_never_seen_in_two_versions() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().to_owned();
+    let versions = 40;
+    for version in 0..versions {
+        for name in ["a", "b", "c"] {
+            write(&path, &format!("..v{version}/{name}.yaml"), namespace(&format!("{name}{version}")));
+        }
+    }
+    for name in ["a", "b", "c"] {
+        symlink(format!("..data/{name}.yaml"), path.join(format!("{name}.yaml"))).unwrap();
+    }
+    symlink("..v0", path.join("..data")).unwrap();
+    let mut source = source(&dir);
+    std::thread::scope(|scope| {
+        let swapper = scope.spawn(|| {
+            for version in 1..versions {
+                symlink(format!("..v{version}"), path.join("..data_tmp")).unwrap();
+                fs::rename(path.join("..data_tmp"), path.join("..data")).unwrap();
+                // Kubernetes swaps once a minute; a hundred times a second is enough to be caught in the middle.
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        });
+        while !swapper.is_finished() {
+            let view = source.scan();
+            let seen: BTreeSet<_> = names(&view).iter().map(|name| name[1..].to_owned()).collect();
+            assert_eq!(seen.len(), 1, "{:?}", names(&view));
+        }
+    });
+    assert_eq!(names(&source.scan()), ["a39", "b39", "c39"]);
+}

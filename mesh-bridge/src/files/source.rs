@@ -120,6 +120,7 @@ impl FileSource {
         &self.roots
     }
 
+    /// How the present look gets on, to be asked from another thread.
     pub fn progress(&self) -> Arc<Progress> {
         self.progress.clone()
     }
@@ -134,20 +135,36 @@ impl FileSource {
     /// As [`FileSource::scan`] without remembering anything. Files in `held` (absolute paths) are being written: what
     /// was last accepted of them stands.
     pub(super) fn look(&self, held: &HashSet<PathBuf>) -> Look {
+        // A volume that is swapped all the time is looked at as it is.
+        for _ in 0..3 {
+            let (look, is_overtaken) = self.look_once(held);
+            if !is_overtaken {
+                return look;
+            }
+        }
+        self.look_once(held).0
+    }
+
+    /// A look, and whether something was swapped during it.
+    fn look_once(&self, held: &HashSet<PathBuf>) -> (Look, bool) {
         let mut walk = walk::walk(&self.roots, &self.limits, &self.progress);
         let inhabited = self.look_for_emptied_roots(&mut walk);
         let mut look = Look {
             entries: BTreeMap::new(),
             inhabited,
-            view: View { gaps: walk.gaps, diagnostics: walk.notes, ..View::default() },
+            view: View {
+                gaps: std::mem::take(&mut walk.gaps),
+                diagnostics: std::mem::take(&mut walk.notes),
+                ..View::default()
+            },
             read: Vec::new(),
-            folders: walk.folders,
+            folders: std::mem::take(&mut walk.folders),
             link_targets: Vec::new(),
         };
         let resources = self.roots.iter().zip(&walk.roots).filter(|(root, _)| root.content == RootContent::Resources);
         look.view.blind = resources.map(|(_, seen)| *seen).all(|seen| seen == RootSeen::Not);
         let mut budget = self.limits.total_bytes;
-        for found in walk.files {
+        for found in std::mem::take(&mut walk.files) {
             let path = found.path.clone();
             if found.linked
                 && let Some(folder) = std::fs::canonicalize(&path).ok().as_deref().and_then(Path::parent)
@@ -170,7 +187,7 @@ impl FileSource {
         }
         look.view.files = look.entries.values().map(|entry| entry.view.clone()).collect();
         look.view.files.sort_by(|a, b| Path::new(&*a.file).cmp(Path::new(&*b.file)));
-        look
+        (look, walk.is_overtaken())
     }
 
     pub(super) fn accept(&mut self, look: Look) -> View {

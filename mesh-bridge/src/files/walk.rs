@@ -40,6 +40,9 @@ impl Stamp {
     }
 }
 
+/// What Kubernetes swaps to change all files of a volume at once (`AtomicWriter`).
+const VOLUME_LINK: &str = "..data";
+
 /// Device and inode of a folder: what changes when it is replaced.
 pub(super) type FolderIdentity = (u64, u64);
 
@@ -63,6 +66,15 @@ pub(super) struct Walk {
     pub(super) folders: Vec<(PathBuf, FolderIdentity)>,
     /// Per root: whether it could be seen, and its identity if it is a folder.
     pub(super) roots: Vec<RootSeen>,
+    /// The `..data` links of Kubernetes volumes, and where they led.
+    volumes: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Walk {
+    /// Whether a Kubernetes volume was swapped since the walk began: what was read may be of two versions.
+    pub(super) fn is_overtaken(&self) -> bool {
+        self.volumes.iter().any(|(link, target)| fs::read_link(link).ok().as_ref() != Some(target))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -193,6 +205,10 @@ impl Walker<'_> {
                 self.stopped = true;
                 return;
             }
+        }
+        let link = path.join(VOLUME_LINK);
+        if let Ok(target) = fs::read_link(&link) {
+            self.walk.volumes.push((link, target));
         }
         names.sort_by_key(fs::DirEntry::file_name);
         for entry in names {
