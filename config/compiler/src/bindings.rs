@@ -190,10 +190,10 @@ impl<'a> Bindings<'a> {
         let mut seen = AHashSet::new();
         let services = host.uses.iter().filter(|key| seen.insert(key.service));
         let services = services.filter_map(|key| self.services.get(key.service));
-        servers
-            .map(GatewayServer::source)
-            .chain(services.map(|service| (service.object.key.clone(), service.object.origin.clone())))
-            .collect()
+        let services = services.map(|service| (service.object.key.clone(), service.object.origin.clone()));
+        let mut sources: Vec<_> = servers.map(GatewayServer::source).chain(services).collect();
+        sources.shrink_to_fit();
+        sources
     }
 
     pub(crate) fn binding(&self, key: Use) -> Option<Binding<'_, 'a>> {

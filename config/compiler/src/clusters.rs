@@ -194,7 +194,7 @@ impl<'a> Clusters<'a> {
                 name: service.name.clone(),
                 namespace: service.namespace.to_owned(),
             },
-            sources: service.sources().chain(rule.sources.iter().cloned()).collect(),
+            sources: compact(service.sources().chain(rule.sources.iter().cloned())),
         }
     }
 
@@ -329,7 +329,7 @@ pub(crate) fn report(
     findings.push(diagnostic);
 }
 
-/// A list without spare room: most clusters have few endpoints, and there may be ten thousand clusters.
+/// A list without spare room: most lists of a cluster are short, and there may be ten thousand clusters.
 fn compact<T>(items: impl Iterator<Item = T>) -> Vec<T> {
     let mut items: Vec<_> = items.collect();
     items.shrink_to_fit();
