@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::{Code, Diagnostic, Level, Origin, ResourceKey};
 use tidegate_mesh_bridge::files::View;
+use tidegate_resources::Skipped;
 
 /// Findings that are logged one by one with one reload.
 const MAX_LOGGED: usize = 200;
@@ -12,14 +13,15 @@ const MAX_KEPT: usize = 10_000;
 
 /// The findings of a view, with the documents that are not served folded to one for each kind.
 pub(crate) fn of_view(view: &View) -> Vec<Diagnostic> {
-    let mut skipped: BTreeMap<(&str, &str), (usize, &Origin)> = BTreeMap::new();
+    let mut skipped: BTreeMap<&str, (usize, &Skipped)> = BTreeMap::new();
     for skip in view.files.iter().flat_map(|file| &file.skipped) {
-        skipped.entry((&skip.kind, &skip.api_version)).or_insert((0, &skip.origin)).0 += 1;
+        skipped.entry(&skip.kind).or_insert((0, skip)).0 += 1;
     }
-    let skipped = skipped.into_iter().map(|((kind, api_version), (count, first))| {
+    let skipped = skipped.into_values().map(|(count, first)| {
+        let Skipped { kind, api_version, origin, .. } = first;
         let documents = if count == 1 { "1 document is".to_owned() } else { format!("{count} documents are") };
         let message = format!("{kind} ({api_version}) is not served yet: {documents} skipped, the first one here");
-        Diagnostic::warning(Code::KIND_NOT_SERVED, first.clone(), message)
+        Diagnostic::warning(Code::KIND_NOT_SERVED, origin.clone(), message)
     });
     view.all_diagnostics().cloned().chain(skipped).collect()
 }

@@ -268,6 +268,19 @@ fn of_two_objects_with_one_key_the_one_that_serves_stays() {
 }
 
 #[test]
+fn kinds_that_are_not_served_are_told_once_for_each_kind() {
+    let mut bench = Bench::new();
+    let skipped = |api: &str, kind: &str| format!("---\napiVersion: {api}\nkind: {kind}\nmetadata:\n  name: x\n");
+    bench.write("a.yaml", &[GATEWAY, &skipped("apps/v1", "Deployment").repeat(5)].concat());
+    bench.write("b.yaml", &[skipped("apps/v1beta1", "Deployment"), skipped("v1", "ServiceAccount")].concat());
+    let status = bench.look();
+    let told: Vec<_> = status.diagnostics.iter().filter(|finding| finding.code == Code::KIND_NOT_SERVED).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].message.starts_with("Deployment (apps/v1) is not served yet: 6 documents"), "{}", told[0]);
+    assert!(status.last_reload.as_ref().unwrap().success);
+}
+
+#[test]
 fn nothing_is_published_before_anything_could_be_read() {
     let mut bench = Bench::new();
     fs::remove_dir(bench.conf()).unwrap();
