@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use tidegate_core::{Code, Diagnostic, Level, Origin, ResourceKey};
+use tidegate_core::{Code, Diagnostic, Kind, Level, Origin, ResourceKey};
 use tidegate_resources::{
     ParseOptions, Parsed, Skipped, parse as parse_text, parse_bytes, parse_mesh_config, validate,
 };
@@ -269,7 +269,10 @@ fn document(file: &Arc<str>, text: &str, content: RootContent, options: &ParseOp
         diagnostics.append(&mut findings);
     }
     trouble.diagnostics = diagnostics;
-    let kept = if accepted.is_empty() { None } else { keep(text, content, options.lines_before).map(Arc::new) };
+    let mut keys = accepted.iter().map(|object| &object.key).chain(&trouble.rejected);
+    let has_secret = keys.any(|key| key.kind == Kind::Secret);
+    let is_kept = !accepted.is_empty() && !has_secret;
+    let kept = if is_kept { keep(text, content, options.lines_before).map(Arc::new) } else { None };
     let offers = accepted.into_iter().map(|object| Offer { object, document: kept.clone() }).collect();
     (offers, trouble)
 }
@@ -281,7 +284,7 @@ fn is_unnamed(finding: &Diagnostic) -> bool {
 
 /// The document to keep; none if it may hold a Secret.
 fn keep(text: &str, content: RootContent, lines_before: u32) -> Option<SourceDocument> {
-    // Crude on purpose: the Secret may stand in a list, or be too broken to have become an object.
+    // Crude on purpose: a Secret may be too broken to have become an object.
     if text.lines().any(|line| line.contains("kind") && line.contains("Secret")) {
         return None;
     }
