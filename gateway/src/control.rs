@@ -88,6 +88,8 @@ pub(crate) struct Control<P> {
     publish_findings: Vec<Diagnostic>,
     /// Why what serves is not on disk.
     state_error: Option<String>,
+    /// Objects that serve and are not saved, because a Secret stands beside them.
+    left_out: usize,
     /// Whether an update left memory behind that nobody uses.
     untidy: bool,
     seen: Seen,
@@ -109,6 +111,7 @@ impl<P: Publish> Control<P> {
             compile_findings: Vec::new(),
             publish_findings: Vec::new(),
             state_error: None,
+            left_out: 0,
             untidy: false,
             seen: Seen::default(),
             log: FindingLog::default(),
@@ -228,13 +231,17 @@ impl<P: Publish> Control<P> {
         self.serving.map(|hash| hash.to_string()).unwrap_or_default()
     }
 
-    fn save(&self) {
+    fn save(&mut self) {
         let Some(state) = &self.state else { return };
         let documents: Vec<_> = self.ledger.documents().collect();
         let left_out = self.ledger.len() - documents.len();
-        if left_out > 0 {
-            tracing::debug!(objects = left_out, "objects of documents with Secrets are not saved");
+        if left_out > 0 && left_out != self.left_out {
+            tracing::info!(
+                objects = left_out,
+                "documents with Secrets are not saved: a restart without the folder lacks them"
+            );
         }
+        self.left_out = left_out;
         state.save(Saving::new(self.hash(), documents.into_iter()));
     }
 
