@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// How often it is looked at whether it stands still.
 const STEP: Duration = Duration::from_millis(50);
 /// How often it is looked at whether what failed outside works by now.
-const CHECK: Duration = Duration::from_secs(3);
+const CHECK: Duration = Duration::from_millis(1500);
 /// What threads get to end.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
