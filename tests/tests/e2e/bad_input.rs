@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_tests::process::{free_port, local};
 use tidegate_tests::wait::{self, PATIENCE};
-use tidegate_tests::{ConfigFolder, EchoBackend, Tidegate, client, yaml};
+use tidegate_tests::{ConfigFolder, EchoBackend, Options, Tidegate, client, yaml};
 
 struct Rig {
     tidegate: Tidegate,
@@ -241,4 +241,31 @@ async fn an_admin_port_in_use_is_told_at_once() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(error.contains(&address) && error.contains("in use"), "{error}");
+}
+
+#[tokio::test]
+async fn logs_and_state_that_cannot_be_written_stop_nothing() {
+    let (port, backend) = (free_port(), EchoBackend::start("a").await);
+    let folder = ConfigFolder::with(yaml::echo(port, backend.address));
+    let pipe = folder.file("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // A full disk, a pipe that nobody reads, a folder, and a place below a file.
+    for log in [Path::new("/dev/full"), &pipe, folder.path(), Path::new("/dev/null/access.log")] {
+        let options = Options::default().arg("--access-log").arg(log).state(Path::new("/dev/null/state"));
+        let mut tidegate = options.start(&folder).await;
+        for _ in 0..300 {
+            assert_eq!(client::get(local(port), "echo.test", "/").await.status, 200, "{}", log.display());
+        }
+        // A pipe may find its reader yet: until then lines wait, and are counted when they no longer fit.
+        let told = if log == pipe { "/dev/null/state" } else { log.to_str().unwrap() };
+        for needle in [told, "/dev/null/state"] {
+            wait::until(&format!("a word about {needle}"), PATIENCE, || async {
+                let told = tidegate.log() + &tidegate.admin("/config/status").await.text();
+                told.contains(needle).then_some(())
+            })
+            .await;
+        }
+        tidegate.signal("TERM").await;
+        tidegate.exited().await;
+    }
 }
