@@ -20,7 +20,8 @@ const MAX_LISTED: usize = 1000;
 /// The objects that serve, with where they came from. Pure: it reads views and no files.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    held: BTreeMap<ResourceKey, Held>,
+    /// Sorted by key.
+    held: Vec<Held>,
     /// Documents of the last view that did not tell what they are, by file.
     unnamed: BTreeMap<Arc<str>, Vec<u64>>,
     /// Those of them that came while an object was missing, so that they may be it. A document that did not tell its
@@ -33,6 +34,12 @@ pub(crate) struct Ledger {
 struct Held {
     file: Arc<str>,
     offer: Offer,
+}
+
+impl Held {
+    fn key(&self) -> &ResourceKey {
+        &self.offer.object.key
+    }
 }
 
 /// Why an object that is not offered stays.
@@ -84,35 +91,43 @@ impl Ledger {
         let (mut changed, mut moved) = (false, false);
         let mut rejected = Rejections::of(view);
         let mut old_documents = 0;
-        for (key, mut held) in previous {
-            match next.get(&key) {
-                Some(now) => {
-                    common += 1;
-                    let (now, before) = (&now.offer.object, &held.offer.object);
-                    changed |= !Arc::ptr_eq(now, before);
+        let mut stay = Vec::new();
+        let mut at = 0;
+        for mut held in previous {
+            // Both are sorted.
+            while next.get(at).is_some_and(|now| now.key() < held.key()) {
+                at += 1;
+            }
+            if let Some(now) = next.get(at).filter(|now| now.key() == held.key()) {
+                common += 1;
+                let (now, before) = (&now.offer.object, &held.offer.object);
+                if !Arc::ptr_eq(now, before) {
+                    changed = true;
                     moved |= now.origin != before.origin || now.spans != before.spans;
                 }
-                None => match self.fate(&key, &held.file, view, &rejected) {
-                    Some(why) => {
-                        common += 1;
-                        kept.entry(why).or_default().push(key.clone());
-                        old_documents += held.offer.document.as_ref().map_or(0, |document| document.text.len());
-                        if old_documents > MAX_OLD_DOCUMENTS {
-                            held.offer.document = None;
-                        }
-                        next.insert(key, held);
-                    }
-                    None => changed = true,
-                },
+            } else if let Some(why) = self.fate(held.key(), &held.file, view, &rejected) {
+                common += 1;
+                kept.entry(why).or_default().push(held.key().clone());
+                old_documents += held.offer.document.as_ref().map_or(0, |document| document.text.len());
+                if old_documents > MAX_OLD_DOCUMENTS {
+                    held.offer.document = None;
+                }
+                stay.push(held);
+            } else {
+                changed = true;
             }
+        }
+        if !stay.is_empty() {
+            next.append(&mut stay);
+            next.sort_by(|a, b| a.key().cmp(b.key()));
         }
         changed |= common < next.len();
         // Where nothing is missing nothing is suspected.
         self.suspects.retain(|file, _| kept.contains_key(&Why::BrokenFile(file.clone())));
         self.held = next;
-        let set: ResourceSet = self.held.values().map(|held| held.offer.object.clone()).collect();
+        let set = self.set();
         let last_good = kept.values().flatten().cloned().collect::<std::collections::BTreeSet<_>>();
-        rejected.0.retain(|key, _| !self.held.contains_key(key));
+        rejected.0.retain(|key, _| self.find(key).is_none());
         let why_last_good = kept.keys().next().map(|why| why.sentence(last_good.len()));
         for (why, keys) in &kept {
             self.report(why, keys, &mut diagnostics);
@@ -132,12 +147,21 @@ impl Ledger {
     pub(crate) fn serve_saved(&mut self, saved: &Saved, options: &ParseOptions) -> ResourceSet {
         let keys: Vec<_> = saved.objects.keys().collect();
         self.take_over(saved, &keys, options);
-        self.held.values().map(|held| held.offer.object.clone()).collect()
+        self.set()
     }
 
     /// Every object that serves with the document that it came from, as far as it may be saved.
     pub(crate) fn documents(&self) -> impl Iterator<Item = (&ResourceKey, &Arc<str>, &Arc<SourceDocument>)> {
-        self.held.iter().filter_map(|(key, held)| Some((key, &held.file, held.offer.document.as_ref()?)))
+        self.held.iter().filter_map(|held| Some((held.key(), &held.file, held.offer.document.as_ref()?)))
+    }
+
+    fn set(&self) -> ResourceSet {
+        self.held.iter().map(|held| held.offer.object.clone()).collect()
+    }
+
+    fn find(&self, key: &ResourceKey) -> Option<&Held> {
+        let at = self.held.binary_search_by(|held| held.key().cmp(key)).ok()?;
+        self.held.get(at)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -181,47 +205,41 @@ impl Ledger {
             .map(|(key, _)| key)
             .collect();
         self.take_over(saved, &needed, options);
-        needed.iter().filter(|key| !self.held.contains_key(key)).count()
+        needed.iter().filter(|key| self.find(key).is_none()).count()
     }
 
     fn take_over(&mut self, saved: &Saved, keys: &[&ResourceKey], options: &ParseOptions) {
         for (key, offer) in saved.offers(keys, options) {
-            if let Some(object) = saved.objects.get(&key) {
-                let held = Held { file: object.file.clone(), offer };
-                self.held.entry(key).or_insert(held);
+            if let Some(object) = saved.objects.get(&key)
+                && let Err(at) = self.held.binary_search_by(|held| held.key().cmp(&key))
+            {
+                // Keys come in their order, so this is the end in all but odd cases.
+                self.held.insert(at, Held { file: object.file.clone(), offer });
             }
         }
     }
 
-    /// The objects that the view offers. Of several with one key the one that served before stays, else the first in
-    /// the order of paths.
-    fn offered(&self, view: &View, diagnostics: &mut Vec<Diagnostic>) -> BTreeMap<ResourceKey, Held> {
-        let mut chosen: BTreeMap<ResourceKey, Held> = BTreeMap::new();
-        let mut losers: Vec<(Arc<str>, Offer)> = Vec::new();
-        for file in &view.files {
-            for offer in &file.offers {
-                let held = Held { file: file.file.clone(), offer: offer.clone() };
-                match chosen.get_mut(&offer.object.key) {
-                    None => {
-                        chosen.insert(offer.object.key.clone(), held);
-                    }
-                    Some(first) => {
-                        let before = self.held.get(&offer.object.key).map(|held| &held.file);
-                        let loser = match before {
-                            Some(before) if *before == held.file && *before != first.file => {
-                                std::mem::replace(first, held)
-                            }
-                            _ => held,
-                        };
-                        losers.push((loser.file, loser.offer));
-                    }
-                }
+    /// The objects that the view offers, sorted by key. Of several with one key the one that served before stays, else
+    /// the first in the order of paths.
+    fn offered(&self, view: &View, diagnostics: &mut Vec<Diagnostic>) -> Vec<Held> {
+        let files = view.files.iter();
+        let mut offers: Vec<_> =
+            files.flat_map(|file| file.offers.iter().map(move |offer| (&file.file, offer))).collect();
+        offers.sort_by(|(_, a), (_, b)| a.object.key.cmp(&b.object.key));
+        let mut chosen = Vec::with_capacity(offers.len());
+        let mut losers = Vec::new();
+        for same in offers.chunk_by(|(_, a), (_, b)| a.object.key == b.object.key) {
+            let mut winner = 0;
+            if same.len() > 1 {
+                let before = self.find(&same[0].1.object.key).map(|held| &held.file);
+                winner = same.iter().position(|(file, _)| Some(*file) == before).unwrap_or_default();
+                let others = same.iter().enumerate().filter(|(at, _)| *at != winner);
+                losers.extend(others.map(|(_, (_, loser))| (&same[winner].1.object, &loser.object)));
             }
+            let (file, offer) = same[winner];
+            chosen.push(Held { file: file.clone(), offer: offer.clone() });
         }
-        for (_, loser) in losers.iter().take(MAX_LISTED) {
-            let object = &loser.object;
-            let Some(winner) = chosen.get(&object.key) else { continue };
-            let winner = &winner.offer.object;
+        for (winner, object) in losers.iter().take(MAX_LISTED) {
             let alike = winner.spec == object.spec && winner.metadata == object.metadata;
             let level = if alike { Level::Warning } else { Level::Error };
             let message =
@@ -259,7 +277,7 @@ impl Ledger {
         match why {
             Why::Rejected(by) => {
                 for key in keys.iter().take(MAX_LISTED) {
-                    let Some(held) = self.held.get(key) else { continue };
+                    let Some(held) = self.find(key) else { continue };
                     let message = format!("its form in {by} is rejected; this earlier form stays in use");
                     let origin = held.offer.object.origin.clone();
                     diagnostics.push(Diagnostic::warning(Code::LAST_GOOD_KEPT, origin, message).key(key.clone()));
