@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tidegate_core::Diagnostic;
-use tidegate_mesh_bridge::files::{FileSource, Limits, View, WatchTiming, Watcher};
+use tidegate_mesh_bridge::files::{FileSource, Limits, Progress, View, WatchTiming, Watcher};
 use tidegate_proxy::Gateway;
 use tidegate_resources::ParseOptions;
 use tidegate_snapshot::Snapshot;
@@ -164,7 +164,7 @@ fn follow(
     let mut views = watcher.views();
     let mut saved = state_file.and_then(load);
     if let Some(found) = &saved
-        && !runtime.block_on(first_view(&mut views, watcher, cancel))
+        && !runtime.block_on(first_view(&mut views, watcher.progress(), cancel))
         && !cancel.is_cancelled()
     {
         control.serve_saved(found);
@@ -200,26 +200,25 @@ fn follow(
     }
 }
 
-/// Waits for the first view; false if the look at the source stands still, or `cancel`.
+/// Waits for the first view; false if the look at the source stands still or has ended, or `cancel`.
 async fn first_view(
     views: &mut watch::Receiver<Option<Arc<View>>>,
-    watcher: &Watcher,
+    progress: &Progress,
     cancel: &CancellationToken,
 ) -> bool {
-    let mut steps = watcher.progress().steps();
+    let mut steps = progress.steps();
     let mut moved = Instant::now();
     while moved.elapsed() < PATIENCE {
         tokio::select! {
             () = cancel.cancelled() => return false,
             seen = timeout(STEP, views.wait_for(Option::is_some)) => {
-                if seen.is_ok() {
-                    return true;
+                if let Ok(seen) = seen {
+                    return seen.is_ok();
                 }
             }
         }
-        let now = watcher.progress();
-        if now.steps() != steps || now.is_parsing() {
-            (steps, moved) = (now.steps(), Instant::now());
+        if progress.steps() != steps || progress.is_parsing() {
+            (steps, moved) = (progress.steps(), Instant::now());
         }
     }
     false
@@ -278,5 +277,35 @@ impl Publish for ToGateway {
             // A publication was counted when it happened.
             self.gateway.config_unchanged();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_stands_still_is_not_waited_for() {
+        let (sender, mut views) = watch::channel(None);
+        let (progress, cancel) = (Progress::default(), CancellationToken::new());
+        assert!(!first_view(&mut views, &progress, &cancel).await);
+        // Nor is one that has ended.
+        drop(sender);
+        assert!(!first_view(&mut views, &progress, &cancel).await);
+    }
+
+    #[tokio::test]
+    async fn a_view_that_is_there_is_taken() {
+        let (_sender, mut views) = watch::channel(Some(Arc::new(View::default())));
+        let (progress, cancel) = (Progress::default(), CancellationToken::new());
+        assert!(first_view(&mut views, &progress, &cancel).await);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_process_ends_the_wait() {
+        let (_sender, mut views) = watch::channel(None);
+        let (progress, cancel) = (Progress::default(), CancellationToken::new());
+        cancel.cancel();
+        assert!(!first_view(&mut views, &progress, &cancel).await);
     }
 }
