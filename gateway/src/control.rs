@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tidegate_admin::ObjectCount;
-use tidegate_compiler::{Compilation, CompileOptions, compile};
+use tidegate_compiler::{Compilation, CompileOptions, Compiler};
 use tidegate_core::{Code, Diagnostic, Kind, Level, Origin, ResourceKey};
 use tidegate_mesh_bridge::files::View;
 use tidegate_resources::mesh::AccessLogEncoding;
@@ -77,6 +77,7 @@ impl Seen {
 /// The writer. It blocks, and belongs on a thread of its own.
 pub(crate) struct Control<P> {
     publisher: P,
+    compiler: Compiler,
     compile_options: CompileOptions,
     parse_options: ParseOptions,
     access_log: Option<AccessLogOverride>,
@@ -102,6 +103,7 @@ impl<P: Publish> Control<P> {
     pub(crate) fn new(read: &ReadOptions, publisher: P, status: StatusCell, state: Option<StateWriter>) -> Self {
         Self {
             publisher,
+            compiler: Compiler::default(),
             compile_options: compile_options(read),
             parse_options: ParseOptions::default(),
             access_log: read.access_log.clone(),
@@ -169,7 +171,7 @@ impl<P: Publish> Control<P> {
         if resolution.changed || !self.is_serving() {
             let resolved = started.elapsed();
             let set = with_access_log(&resolution.set, self.access_log.as_ref());
-            match compile_contained(&set, &self.compile_options) {
+            match compile_contained(&mut self.compiler, &set, &self.compile_options) {
                 Ok(compilation) => {
                     let compiled = started.elapsed();
                     self.compile_findings = compilation.diagnostics;
@@ -219,7 +221,7 @@ impl<P: Publish> Control<P> {
             // Whoever sees the new Snapshot serve finds its status, without what publishing itself finds.
             self.publish_findings.clear();
             let findings = self.findings();
-            self.status.update(&self.reload(&findings, true, started), &self.seen, findings);
+            self.status.update(&self.reload(true, started), &self.seen, findings);
         } else if !moved {
             return;
         }
@@ -250,7 +252,7 @@ impl<P: Publish> Control<P> {
         self.state_error = self.state.as_ref().and_then(StateWriter::error);
         let findings = self.findings();
         self.log.log(&findings);
-        let reload = self.reload(&findings, published, started);
+        let reload = self.reload(published, started);
         self.publisher.reloaded(&reload);
         self.status.update(&reload, &self.seen, findings);
     }
@@ -268,8 +270,18 @@ impl<P: Publish> Control<P> {
         findings::sorted(findings)
     }
 
-    fn reload(&self, findings: &[Diagnostic], published: bool, started: Instant) -> Reload {
-        let is_bad = findings.iter().any(|finding| finding.level == Level::Error);
+    fn reload(&self, published: bool, started: Instant) -> Reload {
+        let is_error = |finding: &&Diagnostic| finding.level == Level::Error;
+        // That an object refers to nothing, or loses to another, is told, and everything that was read serves all the
+        // same. Only what the compiler could not do at all is a failure.
+        let not_compiled = self.compile_findings.iter().filter(|finding| finding.code == Code::ENVIRONMENT);
+        let is_bad = self
+            .seen
+            .findings
+            .iter()
+            .chain(&self.publish_findings)
+            .chain(not_compiled)
+            .any(|finding| is_error(&finding));
         Reload {
             at: SystemTime::now(),
             success: !is_bad && self.seen.why_last_good.is_none(),
@@ -304,8 +316,14 @@ pub(crate) fn compile_options(read: &ReadOptions) -> CompileOptions {
 }
 
 /// Compiles; a panic of the compiler costs this change and not the process.
-fn compile_contained(set: &ResourceSet, options: &CompileOptions) -> Result<Compilation, Box<Diagnostic>> {
-    catch_unwind(AssertUnwindSafe(|| compile(set, options))).map_err(|_| {
+fn compile_contained(
+    compiler: &mut Compiler,
+    set: &ResourceSet,
+    options: &CompileOptions,
+) -> Result<Compilation, Box<Diagnostic>> {
+    catch_unwind(AssertUnwindSafe(|| compiler.compile(set, options))).map_err(|_| {
+        // What it was in the middle of is unknown.
+        *compiler = Compiler::default();
         let message = "compiling the configuration failed inside Tidegate; what served before serves on";
         let finding = Diagnostic::error(Code::ENVIRONMENT, Origin::default(), message);
         Box::new(finding.help("please report it; take the last change back until then"))

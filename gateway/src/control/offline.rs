@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use tidegate_compiler::Compilation;
+use tidegate_compiler::{Compilation, Compiler};
 use tidegate_core::Diagnostic;
 use tidegate_mesh_bridge::files::{FileSource, Limits, Root};
 use tidegate_resources::{ParseOptions, ResourceSet};
@@ -29,7 +29,7 @@ pub(crate) fn read_once(paths: &[PathBuf], read: &ReadOptions) -> Offline {
     let mut diagnostics = findings::of_view(&view);
     diagnostics.extend(resolution.diagnostics);
     let resources = with_access_log(&resolution.set, read.access_log.as_ref()).into_owned();
-    let snapshot = match compile_contained(&resources, &compile_options(read)) {
+    let snapshot = match compile_contained(&mut Compiler::default(), &resources, &compile_options(read)) {
         Ok(Compilation { snapshot, diagnostics: found, .. }) => {
             diagnostics.extend(found);
             snapshot

@@ -161,6 +161,16 @@ fn a_rejected_object_keeps_its_last_good_form_and_the_others_move_on() {
 }
 
 #[test]
+fn a_reference_to_nothing_is_told_and_is_no_failed_reload() {
+    let mut bench = Bench::new();
+    let to_nothing = route("a").replace("directResponse: {status: 200}", "route: [{destination: {host: gone}}]");
+    bench.write("a.yaml", &format!("{GATEWAY}{to_nothing}"));
+    let status = bench.look();
+    assert!(has(&status, Code::REFERENCE_NOT_FOUND, Level::Error), "{:?}", status.diagnostics);
+    assert!(status.last_reload.as_ref().unwrap().success, "everything that was read serves");
+}
+
+#[test]
 fn an_object_that_was_never_good_does_not_serve() {
     let mut bench = Bench::new();
     bench.write("a.yaml", &format!("{GATEWAY}{}{}", invalid("a"), route("b")));
