@@ -152,20 +152,17 @@ impl Redirect {
     /// matched by `matched`.
     pub fn location(&self, request: &RequestView<'_>, matched: &PathMatch, server_port: u16) -> String {
         let scheme = self.scheme.as_deref().unwrap_or(request.scheme);
-        let (host, request_port) = split_port(request.authority);
-        let (host, own_port) = match &self.authority {
-            Some(authority) => split_port(authority),
-            None => (host, None),
-        };
+        let authority = self.authority.as_deref().unwrap_or(request.authority);
+        let (host, own_port) = split_port(authority);
         let port = match self.port {
             RedirectPort::Explicit(port) => Some(port),
             RedirectPort::FromRequestPort => Some(server_port),
-            RedirectPort::FromProtocolDefault => None,
-            RedirectPort::Unset if self.authority.is_some() => own_port,
-            // Only the scheme or path changes: the client's port stays unless it was the old scheme's default.
-            RedirectPort::Unset => request_port.filter(|port| Some(*port) != default_port(request.scheme)),
+            RedirectPort::FromProtocolDefault | RedirectPort::Unset => None,
         };
-        let mut location = format!("{scheme}://{host}");
+        let keeps_port = self.port == RedirectPort::Unset
+            // The client's port was the old scheme's default, and means nothing to the new one.
+            && (self.authority.is_some() || scheme == request.scheme || own_port != default_port(request.scheme));
+        let mut location = format!("{scheme}://{}", if keeps_port { authority } else { host });
         if let Some(port) = port.filter(|port| Some(*port) != default_port(scheme)) {
             location.push(':');
             location.push_str(&port.to_string());
@@ -260,6 +257,10 @@ mod tests {
         check(https.clone(), "a.com", "https://a.com/p/q?a=b");
         check(https.clone(), "a.com:80", "https://a.com/p/q?a=b");
         check(https.clone(), "a.com:8080", "https://a.com:8080/p/q?a=b");
+        // Only the default of the scheme that is left goes away.
+        check(https.clone(), "a.com:443", "https://a.com:443/p/q?a=b");
+        let same_scheme = Redirect { path: RedirectPath::Full("/new".into()), ..base.clone() };
+        check(same_scheme, "a.com:80", "http://a.com:80/new?a=b");
         let with_port = |port| Redirect { port, ..https.clone() };
         check(with_port(RedirectPort::FromProtocolDefault), "a.com:8080", "https://a.com/p/q?a=b");
         check(with_port(RedirectPort::FromRequestPort), "a.com", "https://a.com:8080/p/q?a=b");

@@ -84,6 +84,7 @@ impl HttpApp {
         let headers = HeaderMap::new();
         let mut facts = RequestFacts::new(SystemTime::now(), method, path, &headers);
         facts.protocol = "HTTP/1.1";
+        facts.duration = Some(Duration::ZERO);
         facts.response_code = reply.status;
         facts.flags = reply.flags;
         facts.response_code_details = Some(&reply.details);

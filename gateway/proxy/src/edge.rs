@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{CONNECTION, COOKIE, HOST, HeaderName, UPGRADE};
+use http::header::{CONNECTION, COOKIE, HOST, HeaderName, TE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora_error::Result;
 use pingora_http::RequestHeader;
@@ -226,6 +226,12 @@ fn settle_connection(request: &mut RequestHeader) -> Result<(), Refusal> {
         request.remove_header("http2-settings");
     }
     Ok(())
+}
+
+/// Whether `te` has `trailers`, the one value that may go on to another hop.
+pub(crate) fn accepts_trailers(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 fn has_body(headers: &HeaderMap) -> bool {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{HOST, TE};
 use http::{HeaderMap, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -145,6 +145,10 @@ impl ProxyHttp for HttpService {
         context: &mut RequestContext,
     ) -> Result<()> {
         request.insert_header(ATTEMPT_COUNT, context.attempts.to_string())?;
+        if request.version == Version::HTTP_2 && edge::accepts_trailers(&session.req_header().headers) {
+            // Pingora removed it; gRPC demands it.
+            request.insert_header(TE, "trailers")?;
+        }
         if request.version == Version::HTTP_2 && !request.headers.contains_key(HOST) {
             // Pingora makes `:authority` and `:scheme` anew from it.
             let authority = edge::authority(session.req_header()).to_owned();

@@ -34,6 +34,7 @@ mod published;
 mod request_context;
 mod request_head;
 mod respond;
+mod response_head;
 mod retry;
 mod routing;
 mod serve;

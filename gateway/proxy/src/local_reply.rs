@@ -16,6 +16,9 @@ use crate::telemetry::ResponseFlags;
 /// Istio's value of the `server` header at gateways.
 pub(crate) const SERVER_NAME: &str = "istio-envoy";
 
+/// Details of what a route answers by itself.
+pub(crate) const DIRECT_RESPONSE: &str = "direct_response";
+
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -126,12 +129,12 @@ impl LocalReply {
     }
 
     pub(crate) fn redirect(status: u16, location: String) -> Self {
-        Self { location: Some(location), ..Self::fixed(status, "", ResponseFlags::NONE, "direct_response") }
+        Self { location: Some(location), ..Self::fixed(status, "", ResponseFlags::NONE, DIRECT_RESPONSE) }
     }
 
     pub(crate) fn direct_response(status: u16, body: Option<&[u8]>) -> Self {
         let body = Cow::Owned(body.map(<[u8]>::to_vec).unwrap_or_default());
-        Self { body, ..Self::fixed(status, "", ResponseFlags::NONE, "direct_response") }
+        Self { body, ..Self::fixed(status, "", ResponseFlags::NONE, DIRECT_RESPONSE) }
     }
 
     /// The answer as it is sent: to a gRPC client 200 with a `grpc-status`, since it looks at nothing else.

@@ -8,7 +8,7 @@ use tidegate_snapshot::ServerHeader;
 use tokio::time::Instant;
 
 use crate::header_operations::apply_to_response;
-use crate::local_reply::{LocalReply, SERVER_NAME};
+use crate::local_reply::{DIRECT_RESPONSE, LocalReply, SERVER_NAME};
 use crate::request_context::RequestContext;
 
 const SERVICE_TIME: &str = "x-envoy-upstream-service-time";
@@ -55,7 +55,7 @@ pub(crate) async fn send(session: &mut Session, context: &mut RequestContext, re
     apply_operations(session, &mut header, context)?;
     let draining = context.connection.as_ref().is_some_and(|connection| connection.listener.is_draining());
     // A body that nobody wants is not waited for.
-    if draining || must_close(reply.status) || !session.is_body_done() {
+    if draining || must_close(reply) || !session.is_body_done() {
         session.set_keepalive(None);
     }
     let has_body = !body.is_empty() && session.req_header().method != http::Method::HEAD;
@@ -79,9 +79,10 @@ pub(crate) async fn send(session: &mut Session, context: &mut RequestContext, re
     Ok(())
 }
 
-/// After a request that was not understood nobody knows where the next one begins.
-fn must_close(status: u16) -> bool {
-    matches!(status, 400 | 408 | 414 | 426 | 431)
+/// After a request that was not understood nobody knows where the next one begins; after CONNECT the client may take
+/// what follows for a tunnel's. A status that a route names says nothing of the request.
+fn must_close(reply: &LocalReply) -> bool {
+    reply.details != DIRECT_RESPONSE && matches!(reply.status, 400 | 405 | 408 | 414 | 426 | 431)
 }
 
 fn apply_operations(session: &Session, response: &mut ResponseHeader, context: &RequestContext) -> Result<()> {

@@ -123,11 +123,30 @@ fn rewrite_path(
     if !new.starts_with('/') {
         new.insert(0, '/');
     }
+    new = escape(new);
     new.push_str(query);
     request.insert_header(ORIGINAL_PATH, target.as_str())?;
     edge::set_path(request, &new)?;
     context.original_path = Some(target);
     Ok(())
+}
+
+/// Percent-encodes what a configured replacement may have put into a path and no request target may hold.
+fn escape(path: String) -> String {
+    use std::fmt::Write;
+    let must_be = |c: char| c <= ' ' || matches!(c, '<' | '>' | '`' | '#' | '\x7f');
+    if !path.contains(must_be) {
+        return path;
+    }
+    path.chars().fold(String::with_capacity(path.len() + 8), |mut text, c| {
+        if must_be(c) {
+            // Writing to a text cannot fail.
+            _ = write!(text, "%{:02X}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+        text
+    })
 }
 
 /// Puts `authority` where the request has its own.

@@ -82,6 +82,8 @@ pub(crate) struct EdgeStream {
     buffered: BytesMut,
     input: Input,
     output: BytesMut,
+    /// The next bytes that are written are the head of an HTTP/1 answer.
+    answers: bool,
     connection: Arc<Connection>,
     digest: Arc<ProxyDigest>,
     socket: Arc<SocketDigest>,
@@ -108,6 +110,7 @@ impl EdgeStream {
             buffered: BytesMut::new(),
             input: Input::Length(0),
             output: BytesMut::new(),
+            answers: false,
             connection,
             digest: Arc::new(digest),
             socket: Arc::new(socket),
@@ -122,6 +125,7 @@ impl EdgeStream {
             buffered: parked.buffered,
             input: parked.input,
             output: BytesMut::new(),
+            answers: false,
             connection,
             digest: digests.0,
             socket: digests.1,
@@ -219,6 +223,7 @@ impl EdgeStream {
 
     /// Takes the head that [`Self::read_head`] found; what follows is delivered as its body.
     pub(crate) fn take_head(&mut self, head: RequestHead) -> BytesMut {
+        self.answers = true;
         self.input = match head.framing {
             Framing::Length(length) => Input::Length(length),
             Framing::Chunked => Input::Chunked(ChunkedScan::default()),

@@ -16,6 +16,7 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{EdgeStream, Input, WRITE_BUFFER};
+use crate::response_head;
 
 impl AsyncRead for EdgeStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -69,6 +70,14 @@ impl AsyncWrite for EdgeStream {
         if self.output.len() + bytes.len() > WRITE_BUFFER {
             ready!(self.poll_drain(cx))?;
         }
+        if self.answers && !bytes.is_empty() {
+            // Pingora hands a head over in one piece.
+            let status = response_head::append(bytes, &mut self.output);
+            self.answers = status.is_some_and(|status| status < 200 && status != 101);
+            if status.is_some() {
+                return Poll::Ready(Ok(bytes.len()));
+            }
+        }
         if bytes.len() >= WRITE_BUFFER {
             return self.socket_mut()?.poll_write(cx, bytes);
         }
@@ -81,6 +90,11 @@ impl AsyncWrite for EdgeStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.answers
+            && let Some(first) = slices.iter().find(|slice| !slice.is_empty())
+        {
+            return self.poll_write(cx, first);
+        }
         let total = slices.iter().map(|slice| slice.len()).sum();
         if self.swallows() {
             return Poll::Ready(Ok(total));

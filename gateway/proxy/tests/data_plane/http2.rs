@@ -41,6 +41,7 @@ async fn prior_knowledge_reaches_backends_of_both_versions() {
                 .method("POST")
                 .header("cookie", "a=1")
                 .header("cookie", "b=2")
+                .header("te", "trailers")
                 .header("x-envoy-internal", "true")
                 .body(body)
                 .unwrap();
@@ -53,6 +54,7 @@ async fn prior_knowledge_reaches_backends_of_both_versions() {
             assert!(text.contains(&format!("request: POST {authority}/p?q {version}\n")), "{text:.300}");
             assert!(text.contains("cookie: a=1; b=2\n"), "{text:.300}");
             assert!(!text.contains("x-envoy-internal"));
+            assert_eq!(text.contains("te: trailers\n"), version == "HTTP/2.0");
             assert_eq!(text.len() - text.find("\n\n").unwrap() - 2, round * 100_000);
         }
     }

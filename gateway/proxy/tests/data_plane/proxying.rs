@@ -161,6 +161,25 @@ async fn weights_divide_requests() {
 }
 
 #[tokio::test]
+async fn a_head_is_written_as_envoy_writes_it() {
+    let backend = backend::says("HTTP/1.0 200 Fine\r\nContent-Type: Text\r\nX-MiXed: A\r\n\r\nten").await;
+    let edge = Edge::start(Config::to(backend).snapshot()).await;
+    let mut client = Client::connect(edge.address()).await;
+    for _ in 0..2 {
+        client.send("GET / HTTP/1.1\r\nHost: a.com\r\n\r\n").await;
+        let answer = client.answer().await;
+        assert!(answer.head.starts_with("HTTP/1.1 200 Fine\r\n"), "{}", answer.head);
+        let names = answer.head.lines().skip(1).filter_map(|line| line.split_once(':')).map(|(name, _)| name);
+        let mut names: Vec<&str> = names.collect();
+        names.sort_unstable();
+        let expected =
+            ["content-type", "date", "server", "transfer-encoding", "x-envoy-upstream-service-time", "x-mixed"];
+        assert_eq!(names, expected, "{}", answer.head);
+        assert_eq!((answer.header("x-mixed"), answer.text()), (Some("A"), "ten"));
+    }
+}
+
+#[tokio::test]
 async fn header_operations_run_in_istios_order() {
     let backend = backend::serve(|request| async move {
         let seen =
@@ -239,6 +258,8 @@ async fn paths_and_authorities_are_rewritten() {
     assert_eq!(rewritten(matched("/v2/"), "/old/").await, "GET /v2/ HTTP/1.1");
     let regex = PathRewrite::Regex(RegexRewrite::new("/old/([a-z]+)", r"/\1/new").unwrap());
     assert_eq!(rewritten(regex, "/old/abc").await, "GET /abc/new HTTP/1.1");
+    let odd = PathRewrite::Regex(RegexRewrite::new("[0-9]", r"<\0 #>").unwrap());
+    assert_eq!(rewritten(odd, "/old/a1").await, "GET /old/a%3C1%20%23%3E HTTP/1.1");
 }
 
 #[tokio::test]

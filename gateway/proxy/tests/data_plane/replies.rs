@@ -62,7 +62,7 @@ async fn a_refused_connection_is_503_uf_and_the_clients_connection_stays() {
             "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote \
              connection failure, transport failure reason: delayed connect error: Connection refused"
         );
-        assert_eq!(answer.header("connection"), Some("keep-alive"));
+        assert_eq!(answer.header("connection"), None);
     }
     edge.await_request(&["response_code=\"503\"", "response_flags=\"UF,URX\""]).await;
 }
