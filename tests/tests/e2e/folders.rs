@@ -236,3 +236,33 @@ async fn listeners_come_and_go_without_touching_other_connections() {
     backend.release();
     assert_eq!(held.await.unwrap().status, 200);
 }
+
+#[tokio::test]
+async fn folders_and_files_are_one_configuration_and_the_mesh_file_is_followed_too() {
+    let (port, backend) = (free_port(), EchoBackend::start("a").await);
+    let (base, team) = (ConfigFolder::with(yaml::gateway("edge", port)), ConfigFolder::new());
+    team.write("routes.yaml", yaml::forward("echo", "echo.test", "echo.test"));
+    team.write("other.yaml", yaml::forward("other", "other.test", "echo.test"));
+    base.write("nested.list", "not read: it is no YAML by its name");
+    let services = ConfigFolder::with(yaml::service_entry("echo", "echo.test", "HTTP", &[backend.address]));
+    let mesh = services.file("mesh.conf");
+    std::fs::write(&mesh, "pathNormalization: {normalization: NONE}\n").unwrap();
+    let source: Vec<std::ffi::OsString> = [base.path(), &team.file("routes.yaml"), services.path()]
+        .iter()
+        .flat_map(|path| ["--config".into(), path.into()])
+        .collect();
+    let mut tidegate = tidegate_tests::Options::default().mesh_config(&mesh).spawn(&source);
+    tidegate.ready().await;
+    let target = || async { client::get(local(port), "echo.test", "/a//b/../c").await.json()["target"].clone() };
+    assert_eq!(target().await, "/a//b/../c");
+    assert_eq!(client::get(local(port), "other.test", "/").await.status, 404, "only the file that was named is read");
+
+    std::fs::write(&mesh, "pathNormalization: {normalization: MERGE_SLASHES}\n").unwrap();
+    wait::until("merged slashes", PATIENCE, || async { (target().await == "/a/c").then_some(()) }).await;
+    std::fs::write(&mesh, "pathNormalisation: {}\n").unwrap();
+    let line = tidegate.log_line("pathNormalisation").await;
+    assert!(line.contains("mesh.conf:1:1") && line.contains("pathNormalization"), "{line}");
+    assert_eq!(target().await, "/a/c", "the last good form stays");
+    team.write("routes.yaml", yaml::forward("echo", "echo.test", "echo.test") + &probe("watched"));
+    serves(local(port), "watched").await;
+}
