@@ -226,3 +226,42 @@ async fn interim_answers_pass_and_are_bounded() {
     assert!(grown < 16 * 1024, "{grown} KiB");
     assert_eq!(client::get(address, "echo.test", "/own").await.text(), "/own");
 }
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_request_is_the_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let backend = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                while !seen.windows(4).any(|window| window == b"\r\n\r\n") {
+                    if !matches!(stream.read_buf(&mut seen).await, Ok(1..)) {
+                        return;
+                    }
+                }
+                let target = String::from_utf8_lossy(&seen).split(' ').nth(1).unwrap_or_default().to_owned();
+                let answer = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nbig";
+                let _ = stream.write_all(answer).await;
+                if target == "/drained" {
+                    let _ = stream.shutdown().await;
+                    let mut rest = Vec::new();
+                    let _ = stream.read_to_end(&mut rest).await;
+                }
+                // Otherwise the rest is neither read nor refused.
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    let port = free_port();
+    let folder = ConfigFolder::with(yaml::echo(port, backend));
+    let _tidegate = Tidegate::start(&folder).await;
+    for target in ["/drained", "/unread"] {
+        for protocol in BOTH {
+            let answer =
+                client::send_over(protocol, local(port), "POST", "echo.test", target, &[], vec![b'x'; 20 << 20]).await;
+            assert_eq!((answer.status.as_u16(), answer.text().as_str()), (413, "big"), "{protocol:?} {target}");
+        }
+    }
+    task.abort();
+}

@@ -94,19 +94,22 @@ async fn curl_works() {
 
 #[tokio::test]
 async fn h2load_sees_no_failure() {
-    let (tidegate, address, folder, _backends) = start().await;
-    // h2load says `Host: 127.0.0.1:<port>` on HTTP/1.1, whatever else it is told.
-    tidegate.apply(&folder, "any.yaml", yaml::forward("any", "127.0.0.1", "echo.test")).await;
+    let (tidegate, address, folder, backends) = start().await;
     let url = format!("http://{address}/");
-    for (option, bytes) in [("--h1", "0"), ("-m8", "0"), ("--h1", "100000"), ("-m8", "100000")] {
-        let size = format!("x-echo-bytes: {bytes}");
-        let args = ["-n", "3000", "-c", "8", option, "-H", &size, &url];
-        let output = peers::run("h2load", &args).await;
-        let line =
-            |start: &str| output.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{output}"));
-        let requests: Vec<&str> = line("requests:").split(' ').collect();
-        assert_eq!((number(requests[1]), number(requests[7])), (3000, 3000), "{output}");
-        assert!(line("requests:").contains(" 0 failed, 0 errored, 0 timeout"), "{output}");
-        assert!(line("status codes:").starts_with("status codes: 3000 2xx"), "{output}");
+    for protocol in ["HTTP", "HTTP2"] {
+        // h2load says `Host: 127.0.0.1:<port>` on HTTP/1.1, whatever else it is told.
+        let text = yaml::forward("any", "127.0.0.1", "any.test")
+            + &yaml::service_entry("any", "any.test", protocol, &[backends.0.address]);
+        tidegate.apply(&folder, "any.yaml", text).await;
+        for (option, bytes) in [("--h1", "0"), ("-m32", "0"), ("--h1", "100000"), ("-m32", "100000")] {
+            let size = format!("x-echo-bytes: {bytes}");
+            let output = peers::run("h2load", &["-n", "3000", "-c", "8", option, "-H", &size, &url]).await;
+            let line =
+                |start: &str| output.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{output}"));
+            let requests: Vec<&str> = line("requests:").split(' ').collect();
+            assert_eq!((number(requests[1]), number(requests[7])), (3000, 3000), "{protocol} {option}: {output}");
+            assert!(line("requests:").contains(" 0 failed, 0 errored, 0 timeout"), "{protocol} {option}: {output}");
+            assert!(line("status codes:").starts_with("status codes: 3000 2xx"), "{protocol} {option}: {output}");
+        }
     }
 }
