@@ -1,7 +1,7 @@
 //! What the edge takes from clients and what it adds: identity headers, limits, framing.
 
 use tidegate_tests::process::{Options, free_port, local};
-use tidegate_tests::{BOTH, ConfigFolder, EchoBackend, Tidegate, client, echo, raw, yaml};
+use tidegate_tests::{BOTH, ConfigFolder, EchoBackend, Tidegate, client, echo, frames, raw, yaml};
 
 async fn start() -> (Tidegate, std::net::SocketAddr, ConfigFolder, EchoBackend) {
     let (port, backend) = (free_port(), EchoBackend::start("a").await);
@@ -333,4 +333,33 @@ async fn pipelined_requests_are_answered_in_order() {
     let targets: Vec<usize> = (0..20).filter_map(|number| answer.find(&format!("\"target\":\"/{number}\""))).collect();
     assert!(targets.len() == 19 && targets.is_sorted(), "{targets:?}");
     assert_eq!(backend.requests(), 19);
+}
+
+#[tokio::test]
+async fn cookies_in_crumbs_become_one_header_for_http1_backends() {
+    let (_tidegate, address, _folder, _backend) = start().await;
+    // RFC 9113 section 8.2.3.
+    let crumbs = [("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")];
+    let answer = client::send_http2(address, "GET", "echo.test", "/", &crumbs, "").await;
+    assert_eq!(answer.received("cookie").as_deref(), Some("a=1; b=2; c=3"));
+}
+
+#[tokio::test]
+async fn a_host_beside_another_authority_decides_nothing() {
+    let (_tidegate, address, _folder, backend) = start().await;
+    let ask = async |authority: &str, host: &str| {
+        let mut client = frames::Connection::open(address).await;
+        let block = frames::header_block(authority, "/", &[(b"host", host.as_bytes())]);
+        client.write(&frames::frame(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, 1, &block)).await;
+        let ends = [frames::RST_STREAM, frames::GOAWAY, frames::DATA];
+        let ended = |frame: &frames::Frame| {
+            ends.contains(&frame.kind) || frame.kind == frames::HEADERS && frame.flags & frames::END_STREAM != 0
+        };
+        String::from_utf8_lossy(&client.find(ended).await.expect("an end").payload).into_owned()
+    };
+    // Refused, or the authority's route, and a backend that never hears of the other name.
+    assert!(!ask("echo.test", "nobody.test").await.contains("nobody.test"));
+    let before = backend.requests();
+    ask("nobody.test", "echo.test").await;
+    assert_eq!(backend.requests(), before, "the header chose the backend");
 }
