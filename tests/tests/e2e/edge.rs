@@ -363,3 +363,23 @@ async fn a_host_beside_another_authority_decides_nothing() {
     ask("nobody.test", "echo.test").await;
     assert_eq!(backend.requests(), before, "the header chose the backend");
 }
+
+#[tokio::test]
+async fn heads_of_answers_are_written_as_envoy_writes_them() {
+    let (_tidegate, address, _folder, _backend) = start().await;
+    for host in ["echo.test", "nobody.test"] {
+        let request = format!(
+            "GET / HTTP/1.1\r\nhost: {host}\r\n\r\nGET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+        );
+        let answer = String::from_utf8(raw::exchange(address, request.as_bytes()).await).unwrap();
+        let heads: Vec<&str> =
+            answer.split("HTTP/1.1 ").skip(1).map(|part| part.split("\r\n\r\n").next().unwrap()).collect();
+        assert_eq!(heads.len(), 2, "{answer}");
+        for head in &heads {
+            let names = head.lines().skip(1).map(|line| line.split(':').next().unwrap());
+            assert!(names.clone().all(|name| name == name.to_lowercase()), "{head}");
+            assert_eq!(names.filter(|name| *name == "date" || *name == "server").count(), 2, "{head}");
+        }
+        assert!(!heads[0].contains("connection:") && heads[1].contains("connection: close"), "{heads:?}");
+    }
+}
