@@ -3,16 +3,22 @@
 //! Parsed once when configuration is compiled; the data plane supplies the facts. Source: Envoy, "Access logging",
 //! command operators.
 
+mod time;
+
 use std::fmt;
 
 use http::HeaderName;
 use serde::{Serialize, Serializer};
+
+pub use time::TimeFormat;
 
 /// One operator. Its text form is what the user wrote.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Operator {
     /// `%START_TIME%`, RFC 3339 in UTC with milliseconds.
     StartTime,
+    /// `%START_TIME(%Y-%m-%d)%`.
+    StartTimeAs(TimeFormat),
     /// `%REQ(X?Y):Z%`: request header or pseudo header X, else Y, cut after Z bytes.
     RequestHeader(HeaderOperand),
     /// `%RESP(X?Y):Z%`.
@@ -46,7 +52,23 @@ pub enum Operator {
     VirtualHostName,
     Hostname,
     UpstreamRequestAttemptCount,
+    /// One of Envoy's operators about what this gateway's requests do not have: TLS, traces, metadata of filters.
+    Absent,
 }
+
+/// Beginnings of the names of such operators.
+const ABSENT: [&str; 10] = [
+    "CLUSTER_METADATA",
+    "DOWNSTREAM_PEER_",
+    "DOWNSTREAM_TLS_",
+    "DYNAMIC_METADATA",
+    "FILTER_STATE",
+    "TRACE_ID",
+    "UPSTREAM_FILTER_STATE",
+    "UPSTREAM_METADATA",
+    "UPSTREAM_PEER_",
+    "UPSTREAM_TLS_",
+];
 
 /// Header names of an operator; `:method` and its kin are kept apart from real headers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -107,7 +129,7 @@ impl Template {
         while let Some(at) = rest.find('%') {
             literal.push_str(&rest[..at]);
             rest = &rest[at + 1..];
-            let close = rest.find('%').ok_or(FormatError::Unclosed)?;
+            let close = end_of_operator(rest).ok_or(FormatError::Unclosed)?;
             if close == 0 {
                 literal.push('%');
             } else {
@@ -187,6 +209,10 @@ impl Operator {
                 "REQ" => Ok(Self::RequestHeader(header(max_length)?)),
                 "RESP" => Ok(Self::ResponseHeader(header(max_length)?)),
                 "START_TIME" if operand[..close].is_empty() => Ok(Self::StartTime),
+                "START_TIME" if max_length.is_none() => TimeFormat::parse(&operand[..close])
+                    .map(Self::StartTimeAs)
+                    .ok_or_else(|| FormatError::Unknown(text.to_owned())),
+                _ if is_absent(name) => Ok(Self::Absent),
                 _ => Err(FormatError::Unknown(text.to_owned())),
             };
         }
@@ -218,6 +244,7 @@ impl Operator {
             "VIRTUAL_HOST_NAME" => Self::VirtualHostName,
             "HOSTNAME" => Self::Hostname,
             "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Self::UpstreamRequestAttemptCount,
+            _ if is_absent(text) => Self::Absent,
             _ => return Err(FormatError::Unknown(text.to_owned())),
         })
     }
@@ -236,6 +263,20 @@ impl Operator {
                 | Self::UpstreamRequestAttemptCount
         )
     }
+}
+
+/// Where the `%` is that closes an operator; its operand, in brackets, may have some of its own.
+fn end_of_operator(text: &str) -> Option<usize> {
+    let named = text.find(|c: char| !(c.is_ascii_uppercase() || c == '_')).unwrap_or(text.len());
+    let operand = match text[named..].strip_prefix('(') {
+        Some(operand) if named > 0 => named + 1 + operand.find(')')?,
+        _ => 0,
+    };
+    text[operand..].find('%').map(|at| operand + at)
+}
+
+fn is_absent(name: &str) -> bool {
+    ABSENT.iter().any(|absent| name.starts_with(absent))
 }
 
 impl HeaderOperand {
@@ -288,11 +329,16 @@ mod tests {
         check("100%% of %RESPONSE_CODE%", "100% of 200");
         check("\"%REQ(:PATH)%\" %REQ(X-A?:METHOD):12% %DURATION%", "\"/p\" - -");
         check("%START_TIME()%", "-");
+        check("%START_TIME(%Y-%m)%%RESPONSE_CODE%", "-200");
+        check("%DOWNSTREAM_TLS_VERSION% %DYNAMIC_METADATA(istio.mixer:status)% %FILTER_STATE(a:PLAIN):9%", "- - -");
+        check("(%RESPONSE_CODE%)", "(200)");
     }
 
     #[test]
     fn operators_that_do_not_exist_are_refused() {
-        for bad in ["%", "50% off", "%NO_SUCH%", "%REQ(a b)%", "%REQ(x%", "%REQ(x)y%"] {
+        for bad in
+            ["%", "50% off", "%NO_SUCH%", "%REQ(a b)%", "%REQ(x%", "%REQ(x)y%", "%START_TIME(%Q)%", "%START_TIME(%Y%"]
+        {
             assert!(Template::parse(bad).is_err(), "{bad}");
         }
     }

@@ -28,7 +28,7 @@ pub use cluster::{
     UpstreamProtocol, Workload,
 };
 pub use explain::{ExplainRequest, Explanation, TriedRoute};
-pub use format::{Facts, FormatError, HeaderField, HeaderOperand, Operator, Part, Template};
+pub use format::{Facts, FormatError, HeaderField, HeaderOperand, Operator, Part, Template, TimeFormat};
 pub use listener::{FilterChain, Listener, ListenerProtocol};
 pub use matching::{HeaderMatch, Mismatch, PathMatch, Pattern, PatternError, QueryMatch, RouteMatch, StringMatch};
 pub use mesh::{AccessLog, AccessLogEncoding, AccessLogFormat, MeshSettings, ServerHeader};

@@ -126,6 +126,8 @@ impl Facts for RequestFacts<'_> {
     fn append(&self, operator: &Operator, out: &mut String) -> bool {
         match operator {
             Operator::StartTime => shown(Some(humantime::format_rfc3339_millis(self.start)), out),
+            Operator::StartTimeAs(format) => format.append(self.start, out),
+            Operator::Absent => false,
             Operator::RequestHeader(operand) => cut(operand, out, |field, out| self.append_request_header(field, out)),
             Operator::ResponseHeader(operand) => {
                 cut(operand, out, |field, out| self.append_response_header(field, out))
