@@ -105,7 +105,10 @@ impl ProxyHttp for HttpService {
         }
         if context.timeout.is_some() && session.is_http2() {
             context.keep_head(session.req_header());
-            peer::await_short_body(session, context).await?;
+            // A client that named its own time knows when it is over, and a stream's beginning is not worth delaying.
+            if context.route_has_timeout() {
+                peer::await_short_body(session, context).await?;
+            }
         }
         Ok(false)
     }

@@ -23,6 +23,7 @@ mod deadline;
 mod edge;
 mod failure;
 mod gateway;
+mod grpc_timeout;
 mod header_operations;
 mod http_service;
 mod listener;

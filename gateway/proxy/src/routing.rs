@@ -1,15 +1,18 @@
 //! From a canonical request to what becomes of it. Every decision is asked of the Snapshot's own functions.
 
+use std::time::Duration;
+
 use http::HeaderValue;
 use http::header::HOST;
 use pingora_error::Result;
 use pingora_http::RequestHeader;
 use tidegate_core::ClusterName;
-use tidegate_snapshot::{ClusterRef, FilterChain, RequestView, Route, RouteAction};
+use tidegate_snapshot::{ClusterRef, FilterChain, Forward, RequestView, Route, RouteAction};
 
 use crate::edge;
+use crate::grpc_timeout::{self, GRPC_TIMEOUT};
 use crate::header_operations::{apply_to_request, authority};
-use crate::local_reply::LocalReply;
+use crate::local_reply::{Client, LocalReply};
 use crate::request_context::{RequestContext, Selected};
 
 const ORIGINAL_PATH: &str = "x-envoy-original-path";
@@ -70,7 +73,7 @@ fn forward(
     let (Some(forward), Some(destination)) = (selected.forward(), selected.destination()) else {
         return Ok(Some(LocalReply::INTERNAL));
     };
-    context.timeout = forward.timeout;
+    context.timeout = timeout(forward, request, context.client);
     context.cluster_name = Some(destination.cluster.name().clone());
     let ClusterRef::Found { index, .. } = destination.cluster else { return Ok(Some(LocalReply::NO_CLUSTER)) };
     let cluster = context.published.as_ref().and_then(|published| published.cluster(index)).cloned();
@@ -82,8 +85,11 @@ fn forward(
     }
     context.picked = picked;
 
-    if let Some(timeout) = forward.timeout {
+    if let Some(timeout) = context.timeout {
         request.insert_header(EXPECTED_TIMEOUT, timeout.as_millis().to_string())?;
+        if context.client == Client::Grpc {
+            request.insert_header(GRPC_TIMEOUT, grpc_timeout::write(timeout))?;
+        }
     }
     let operation = operation(selected.route(), destination.cluster.name(), forward.clusters().len() == 1);
     if let Some(operation) = operation {
@@ -106,6 +112,15 @@ fn forward(
         set_authority(request, authority)?;
     }
     Ok(None)
+}
+
+/// A gRPC client may shorten the route's time, and has its own where the route has none.
+fn timeout(forward: &Forward, request: &RequestHeader, client: Client) -> Option<Duration> {
+    let own = if client == Client::Grpc { grpc_timeout::read(&request.headers) } else { None };
+    match (forward.timeout, own) {
+        (Some(route), Some(own)) => Some(route.min(own)),
+        (route, own) => route.or(own),
+    }
 }
 
 fn rewrite_path(

@@ -50,6 +50,33 @@ async fn a_cluster_without_endpoints_is_503_uh() {
 }
 
 #[tokio::test]
+async fn a_grpc_client_may_shorten_its_time() {
+    let silent = backend::raw(|_tcp, _| std::future::pending()).await;
+    let echoed = backend::echo("a").await;
+    let call = |timeout: &str| {
+        format!(
+            "POST /p HTTP/1.1\r\nHost: a.com\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\ngrpc-timeout: {timeout}\r\n\r\n"
+        )
+    };
+    for (limit, timeout, told) in [(None, "50m", "50"), (Some(60_000), "50000u", "50"), (Some(60), "9H", "60")] {
+        let config = |backend| {
+            let mut config = Config::new();
+            let cluster = config.cluster("backend", &[backend]);
+            let mut to = Forward::new(vec![destination(&cluster)]);
+            to.timeout = limit.map(Duration::from_millis);
+            config.route(forward(to)).snapshot()
+        };
+        let edge = Edge::start(config(silent)).await;
+        let answer = once(edge.address(), call(timeout)).await;
+        assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("14")), "{timeout}");
+        edge.publish(config(echoed)).await;
+        let answer = once(edge.address(), call(timeout)).await;
+        assert_eq!(answer.seen("x-envoy-expected-rq-timeout-ms"), Some(told));
+        assert_eq!(answer.seen("grpc-timeout"), Some(&*format!("{told}m")));
+    }
+}
+
+#[tokio::test]
 async fn a_refused_connection_is_503_uf_and_the_clients_connection_stays() {
     let edge = Edge::start(Config::to(nobody()).snapshot()).await;
     let mut client = Client::connect(edge.address()).await;
