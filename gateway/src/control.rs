@@ -264,7 +264,7 @@ impl<P: Publish> Control<P> {
         if let Some(error) = &self.state_error {
             let message = format!("the last good configuration cannot be kept on disk: {error}");
             let finding = Diagnostic::warning(Code::ENVIRONMENT, Origin::new("--state-dir", 0, 0), message)
-                .help("give it a folder that can be written, or switch it off with --state-dir none");
+                .help("give it a folder of its own that can be written (--state-dir DIR), or switch it off (--state-dir none)");
             findings.push(finding);
         }
         findings::sorted(findings)

@@ -60,7 +60,8 @@ const LIBRARIES: [(&str, LevelFilter); 12] = [
     ("hyper", LevelFilter::WARN),
     ("hyper_util", LevelFilter::WARN),
     ("mio", LevelFilter::WARN),
-    ("notify", LevelFilter::WARN),
+    // A warning for each version of a Kubernetes volume that goes away. What cannot be watched our own watcher says.
+    ("notify", LevelFilter::ERROR),
     ("rustls", LevelFilter::WARN),
 ];
 

@@ -17,6 +17,8 @@ const MAX_BODY: usize = 64 << 20;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
+    #[error("`{0}` is no address: write HOST:PORT, or a port of this machine")]
+    NoAddress(String),
     #[error("no gateway answers on {address}: {reason}")]
     Unreachable { address: String, reason: String },
     #[error("{address} answered {status} to {path}: {body}")]
@@ -35,6 +37,9 @@ pub(crate) fn get(address: &str, path: &str, query: &[(&str, String)]) -> Result
         Ok(port) => format!("127.0.0.1:{port}"),
         Err(_) => address.to_owned(),
     };
+    if !address.contains(':') {
+        return Err(AskError::NoAddress(address));
+    }
     let broken = |reason: String| AskError::Broken { address: address.clone(), reason };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

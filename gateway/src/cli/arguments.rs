@@ -33,6 +33,23 @@ pub(crate) struct ReadArgs {
 }
 
 impl ReadArgs {
+    /// Options that were given on the command line and say something else than the defaults.
+    pub(crate) fn given(&self) -> Vec<&'static str> {
+        let (given, defaults) = (self.options(), ReadOptions::default());
+        [
+            ("mesh-config", given.mesh_config != defaults.mesh_config),
+            ("labels", given.labels != defaults.labels),
+            ("namespace", given.namespace != defaults.namespace),
+            ("cluster-domain", given.cluster_domain != defaults.cluster_domain),
+        ]
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(name, _)| name)
+        // What the environment says is for every command, and is no mistake.
+        .filter(|name| std::env::var_os(format!("TIDEGATE_{}", name.replace('-', "_").to_uppercase())).is_none())
+        .collect()
+    }
+
     pub(crate) fn options(&self) -> ReadOptions {
         ReadOptions {
             mesh_config: self.mesh_config.clone(),

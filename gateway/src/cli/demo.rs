@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -78,7 +79,8 @@ pub(crate) fn run(args: DemoArgs, console: Console) -> anyhow::Result<Exit> {
     let written = folder.write(args.port, backends.addresses())?;
     let shown_folder = folder.path().display().to_string();
     let url = format!("http://localhost:{port}");
-    backends.serve(port, shown_folder.clone(), url.clone());
+    let explain_options = Arc::new(OnceLock::new());
+    backends.serve(port, shown_folder.clone(), url.clone(), explain_options.clone());
 
     let mut options = RunOptions::new(ConfigSource::Paths(vec![folder.path().to_owned()]));
     options.state_dir = StateDir::None;
@@ -90,7 +92,13 @@ pub(crate) fn run(args: DemoArgs, console: Console) -> anyhow::Result<Exit> {
     options.drain_timeout = Duration::from_secs(5);
     options.log = args.log.options("warn,tidegate=info");
     options.on_started = Some(Box::new(move |started: &Started| {
-        let banner = Banner { folder: &shown_folder, url: &url, written: &written, started, took: start.elapsed() };
+        let explain = explain_options.get_or_init(|| match started.admin {
+            Some(admin) if admin.port() == 15000 => String::new(),
+            Some(admin) => format!(" --admin {admin}"),
+            None => format!(" --config {}", printable(&shown_folder)),
+        });
+        let (folder, url, took) = (&shown_folder, &url, start.elapsed());
+        let banner = Banner { folder, url, explain, written: &written, started, took };
         // A reader who left misses the banner and nothing else.
         let _ = console.print(&banner.render(console.paint()));
     }));
@@ -137,6 +145,8 @@ fn free_port_near(port: u16) -> u16 {
 struct Banner<'a> {
     folder: &'a str,
     url: &'a str,
+    /// What `explain` needs to find this gateway, after a space.
+    explain: &'a str,
     written: &'a Written,
     started: &'a Started,
     took: Duration,
@@ -144,7 +154,7 @@ struct Banner<'a> {
 
 impl Banner<'_> {
     fn render(&self, paint: Paint) -> String {
-        let Self { folder, url, started, .. } = self;
+        let Self { folder, url, explain, started, .. } = self;
         let folder = printable(folder);
         // As the user called it, so that the lines can be pasted.
         let program = std::env::args().next().unwrap_or_else(|| "tidegate".into());
@@ -174,11 +184,6 @@ impl Banner<'_> {
         }
         out.push_str(&table.render("  "));
 
-        let explain = match started.admin {
-            Some(admin) if admin.port() == 15000 => String::new(),
-            Some(admin) => format!(" --admin {admin}"),
-            None => format!(" --config {folder}"),
-        };
         let lines = [
             ("try ", format!("curl {url}/reviews/0 -H 'end-user: jason'"), "(jason gets version 2)"),
             ("why ", format!("{program} explain GET {url}/reviews/0 -H 'end-user: jason'{explain}"), ""),

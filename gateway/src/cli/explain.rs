@@ -30,8 +30,8 @@ Examples:
   tidegate explain http://10.0.0.7/cart -H 'Host: shop.example.com' -o json
 
 The method is GET if left out. Headers are those of the client: what the gateway adds is not yet there.
-`--port` is the port that the Gateway names; without it, the URL's port is used if a server listens there (8080 also
-means 80 bound at +8000), else 80 or 443, else the only one that there is.";
+`--port` is the port that the Gateway names. Without it the URL's port is used (8080 also means 80 bound at +8000), or
+if it has none 80 or 443, or the only one that there is.";
 
 /// Show where a request goes, and why.
 ///
@@ -107,6 +107,7 @@ pub(crate) fn run(args: &ExplainArgs, console: Console) -> anyhow::Result<Exit> 
         offline(args, &method, &target, &headers, console)?
     };
     let Some(answer) = answer else { return Ok(Exit::Data) };
+    let port_note = if args.port.is_none() { port_note(&target, &answer.explanation) } else { None };
     match args.output {
         OutputFormat::Json => console.print_json(&answer.explanation)?,
         OutputFormat::Yaml => console.print_yaml(&answer.explanation)?,
@@ -120,10 +121,23 @@ pub(crate) fn run(args: &ExplainArgs, console: Console) -> anyhow::Result<Exit> 
             console.print(&explanation(&view, target.scheme, &headers, console.paint()))?;
         }
     }
+    if let Some(note) = port_note {
+        console.remark(format_args!("\n{} {note}", console.error_paint().warning("note:")));
+    }
     if !answer.remarks.is_empty() {
         console.remark(format_args!("\n{}", answer.remarks.trim_end_matches('\n')));
     }
     Ok(Exit::Success)
+}
+
+/// Says that another port is explained than the URL means: the only one that there is.
+fn port_note(target: &Target, explanation: &Value) -> Option<String> {
+    let meant = target.port.unwrap_or_else(|| target.default_port());
+    let explained = explanation["request"]["port"].as_u64()?;
+    let is_bound_there = explained < 1024 && u64::from(meant) == explained + 8000;
+    (explained != u64::from(meant) && !is_bound_there).then(|| {
+        format!("nothing listens on port {meant}, where {}:// leads; this is about port {explained}", target.scheme)
+    })
 }
 
 /// An explanation, and what was found in the configuration that bears on it.
@@ -140,11 +154,17 @@ fn ask(args: &ExplainArgs, method: &str, url: &str, console: Console) -> anyhow:
     let body = match admin_client::get(&args.admin, "/explain", &query) {
         Ok(body) => body,
         Err(error) => {
-            if matches!(error, admin_client::AskError::Unreachable { .. }) {
-                console.help(
+            match error {
+                admin_client::AskError::Unreachable { .. } => console.help(
                     "start one (`tidegate demo`, `tidegate run`), name its admin address with --admin, or explain \
                      files with --config",
-                );
+                ),
+                // The URL itself was found good before it was asked for.
+                admin_client::AskError::Refused { status: 404, .. } | admin_client::AskError::Broken { .. } => console
+                    .help(
+                        "name the admin address with --admin; it is 127.0.0.1:15000 unless --admin-address says else",
+                    ),
+                _ => {}
             }
             return Err(error.into());
         }
@@ -155,6 +175,12 @@ fn ask(args: &ExplainArgs, method: &str, url: &str, console: Console) -> anyhow:
         // It only adds to what is known already.
         Err(_) => Vec::new(),
     };
+    let mut remarks = remarks;
+    let given: Vec<_> = args.read.given().iter().map(|name| format!("--{name}")).collect();
+    if !given.is_empty() {
+        let given = given.join(", ");
+        remarks.insert(0, format!("the running gateway has its own settings: {given} counts with --config only"));
+    }
     let paint = console.error_paint();
     let remarks =
         remarks.iter().take(SHOWN_FINDINGS).map(|line| format!("{} {}\n", paint.warning("note:"), printable(line)));
@@ -247,9 +273,15 @@ impl Target {
             bail!("`{url}` names no host");
         }
         // Clients leave the scheme's own port out of the Host header.
-        let default = if scheme == "https" { 443 } else { 80 };
-        let authority = if port == Some(default) { parsed.host().to_owned() } else { authority.to_owned() };
-        Ok(Self { scheme, authority, port, path })
+        let mut target = Self { scheme, authority: authority.to_owned(), port, path };
+        if port == Some(target.default_port()) {
+            target.authority = parsed.host().to_owned();
+        }
+        Ok(target)
+    }
+
+    fn default_port(&self) -> u16 {
+        if self.scheme == "https" { 443 } else { 80 }
     }
 }
 

@@ -84,6 +84,12 @@ impl Inputs {
         }
         let parsed = parse_bytes(&name, &bytes, options);
         let mut diagnostics = parsed.diagnostics;
+        if bytes.trim_ascii().is_empty() {
+            // Valid, as istioctl has it; and what a failed command before a pipe looks like.
+            let finding = Diagnostic::warning(Code::ENVIRONMENT, Origin::new(name.clone(), 0, 0), "nothing came in")
+                .help("see whether the command that should have written it failed");
+            diagnostics.push(finding);
+        }
         let mut offers = Vec::new();
         let mut rejected: Vec<_> = diagnostics
             .iter()

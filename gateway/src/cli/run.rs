@@ -177,6 +177,11 @@ fn options(args: RunArgs) -> RunOptions {
 }
 
 pub(crate) fn run(args: RunArgs, console: Console) -> anyhow::Result<Exit> {
+    if args.config.iter().any(|path| path.as_os_str() == "-") {
+        console.error("--config takes files and folders, which are watched; standard input cannot be watched");
+        console.help("save it and name the file: ... > gateway.yaml, then tidegate run --config gateway.yaml");
+        return Ok(Exit::Usage);
+    }
     let print_config = args.print_config;
     let options = options(args);
     if print_config {

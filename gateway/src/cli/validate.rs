@@ -99,7 +99,7 @@ pub(crate) fn run(args: &ValidateArgs, console: Console) -> anyhow::Result<Exit>
     match args.output.resolve(console) {
         ValidateFormat::Json => console.print_json(&shown.into_iter().map(Finding::from).collect::<Vec<_>>())?,
         ValidateFormat::Yaml => console.print_yaml(&shown.into_iter().map(Finding::from).collect::<Vec<_>>())?,
-        ValidateFormat::Table if shown.is_empty() => {}
+        ValidateFormat::Table if shown.is_empty() => console.remark("no findings"),
         ValidateFormat::Table => console.print(&findings_table(&shown, console.paint()))?,
         ValidateFormat::Pretty => print_pretty(inputs, &shown, console)?,
         ValidateFormat::Plain | ValidateFormat::Auto => print_plain(&inputs, &shown, console)?,

@@ -105,7 +105,7 @@ fn log(finding: &Diagnostic) {
                 target: "tidegate::config",
                 code = %finding.code,
                 object = finding.key.as_ref().map(tracing::field::display),
-                at = %finding.origin,
+                at = (!finding.origin.file.is_empty()).then(|| tracing::field::display(&finding.origin)),
                 path = (!finding.path.is_empty()).then_some(&*finding.path),
                 help = finding.help.as_deref(),
                 "{}",

@@ -1,7 +1,7 @@
 //! The application's servers: one listener a service, on loopback, on a thread of their own.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -67,10 +67,10 @@ impl Backends {
     }
 
     /// Starts to answer. The services call each other through the gateway on `port`.
-    pub(crate) fn serve(&mut self, port: u16, folder: String, url: String) {
+    pub(crate) fn serve(&mut self, port: u16, folder: String, url: String, explain_options: Arc<OnceLock<String>>) {
         // The client's pool wants a runtime to live in.
         let _guard = self.runtime.enter();
-        let application = Arc::new(Application::new(Caller::new(port), folder, url));
+        let application = Arc::new(Application::new(Caller::new(port), folder, url, explain_options));
         for (service, listener) in self.listeners.drain(..) {
             self.runtime.spawn(accept(service, listener, application.clone()));
         }

@@ -22,6 +22,8 @@ pub(crate) struct PageFacts<'a> {
     pub(crate) answered: &'a [String],
     pub(crate) folder: &'a str,
     pub(crate) url: &'a str,
+    /// What `tidegate explain` needs to find this gateway, after a space; empty if it finds it anyway.
+    pub(crate) explain_options: &'a str,
 }
 
 /// `v1`, `v2`, `v3`, or `failed`.
@@ -44,6 +46,7 @@ pub(crate) fn render(facts: &PageFacts<'_>) -> String {
         "calls" => calls(&[facts.details, facts.reviews]),
         "folder" => escape(facts.folder),
         "url" => escape(facts.url),
+        "explain_options" => escape(facts.explain_options),
         _ => String::new(),
     })
 }
@@ -266,6 +269,7 @@ mod tests {
             answered: &["v1".into(), "v2".into()],
             folder: "./demo",
             url: "http://localhost:8080",
+            explain_options: " --admin 127.0.0.1:4711",
         })
     }
 

@@ -1,7 +1,7 @@
 //! What the application's services answer.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -67,13 +67,15 @@ pub(crate) struct Application {
     folder: String,
     /// `http://localhost:8080`.
     url: String,
+    /// Known when the gateway serves, see [`page::PageFacts::explain_options`].
+    explain_options: Arc<OnceLock<String>>,
     /// Who answered the last calls for reviews, latest last.
     answered: Mutex<VecDeque<String>>,
 }
 
 impl Application {
-    pub(crate) fn new(caller: Caller, folder: String, url: String) -> Self {
-        Self { caller, folder, url, answered: Mutex::default() }
+    pub(crate) fn new(caller: Caller, folder: String, url: String, explain_options: Arc<OnceLock<String>>) -> Self {
+        Self { caller, folder, url, explain_options, answered: Mutex::default() }
     }
 
     /// The answer of one service.
@@ -193,6 +195,7 @@ impl Application {
             answered: &answered,
             folder: &self.folder,
             url: &self.url,
+            explain_options: self.explain_options.get().map_or("", String::as_str),
         };
         html(page::render(&facts))
     }

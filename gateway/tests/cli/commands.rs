@@ -64,3 +64,17 @@ fn a_gateway_that_does_not_run_is_said_so_with_what_to_do() {
     assert!(run.stderr.contains("127.0.0.1:1") && run.stderr.contains("help:"), "{}", run.stderr);
     assert!(run.stdout.is_empty());
 }
+
+#[test]
+fn an_admin_address_needs_a_port() {
+    let run = run(["explain", "http://localhost/", "--admin", "localhost"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("`localhost` is no address: write HOST:PORT"), "{}", run.stderr);
+}
+
+#[test]
+fn standard_input_cannot_be_watched() {
+    let run = run(["run", "--config", "-", "--state-dir", "none"]);
+    assert_eq!(run.code, Some(64));
+    assert!(run.stderr.contains("standard input cannot be watched") && run.stderr.contains("help:"), "{}", run.stderr);
+}

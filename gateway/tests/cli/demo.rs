@@ -128,6 +128,10 @@ fn a_newcomer_sees_traffic_move() {
     assert_eq!(status, 303);
     assert!(answer.to_ascii_lowercase().contains("set-cookie: demo-user=jason;"), "{answer}");
 
+    // The page says where this gateway is to be asked: its admin port is not the usual one.
+    let (_, page) = demo.get("/productpage", "");
+    assert!(page.contains(&format!(" --admin {}", demo.admin)), "{page}");
+
     // The running gateway explains what the curl of the banner does.
     let url = format!("http://localhost:{}/reviews/0", demo.port);
     let explained = run(["explain", "GET", &url, "-H", "end-user: jason", "--admin", &demo.admin]);
@@ -138,6 +142,8 @@ fn a_newcomer_sees_traffic_move() {
 
     // Files that are explained before they serve say the same, to the last character.
     let folder = demo.folder.path().display().to_string();
+    let labelled = run(["explain", &url, "--admin", &demo.admin, "--labels", "istio=team-b"]);
+    assert!(labelled.stderr.contains("--labels counts with --config only"), "{}", labelled.stderr);
     let as_json = |place: [&str; 2]| {
         run(["explain", &url, "-H", "end-user: jason", "-o", "json"].iter().copied().chain(place)).stdout
     };

@@ -145,6 +145,24 @@ fn the_host_header_and_the_port_option_win_over_the_url() {
 }
 
 #[test]
+fn another_port_than_the_urls_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let yaml = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec:\n  servers:\n  - port: \
+                {number: 8080, name: http, protocol: HTTP}\n    hosts: ['*']\n";
+    std::fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
+    let note = |url: &str| {
+        let run = run(["explain", url, "--config", &folder.path().display().to_string()]);
+        assert_eq!(run.code, Some(0), "{run:?}");
+        run.stderr
+    };
+    let told = note("https://shop.example.com/");
+    assert!(told.contains("nothing listens on port 443, where https:// leads; this is about port 8080"), "{told}");
+    assert_eq!(note("http://shop.example.com:8080/"), "");
+    // 80 is bound at 8080.
+    assert!(!explain(&["http://shop.example.com:8080/teapot"]).stderr.contains("nothing listens"));
+}
+
+#[test]
 fn json_and_yaml_are_the_same_stable_value() {
     let request = ["http://shop.example.com/cart/7?x=1", "-H", "end-user: jason", "-o"];
     let json = explain(&[&request[..], &["json"]].concat()).stdout;

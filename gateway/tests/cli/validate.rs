@@ -128,6 +128,11 @@ fn folders_are_read_to_their_leaves_without_hidden_files() {
 fn standard_input_is_dash() {
     let good = run_with(["validate", "-f", "-"], Some(VALID));
     assert_eq!((good.stdout.as_str(), good.code), ("validation succeed\n", Some(0)));
+    let nothing = run_with(["validate", "-f", "-"], Some("\n"));
+    assert_eq!(nothing.code, Some(0));
+    assert!(nothing.stdout.contains("nothing came in"), "{}", nothing.stdout);
+    let table = run_with(["validate", "-f", "-", "-o", "table"], Some(VALID));
+    assert_eq!((table.stdout.as_str(), table.stderr.as_str(), table.code), ("", "no findings\n", Some(0)));
     let bad = run_with(["validate", "-f", "-", "-o", "pretty"], Some(MISPLACED_WEIGHT));
     assert_eq!(bad.code, Some(79));
     assert!(bad.stdout.contains(" -:11:9\n") && bad.stdout.contains("weight: 75"), "{}", bad.stdout);

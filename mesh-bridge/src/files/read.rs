@@ -37,15 +37,14 @@ pub(super) struct Content {
 /// A diagnostic that names the file: it cannot be read, or it is larger than `limit`.
 pub(super) fn content(path: &Path, limit: u64) -> Result<Content, Box<Diagnostic>> {
     let failed = |error: std::io::Error| {
-        let message = format!("cannot read the file: {error}; what it defined before stays in use");
+        let message = format!("cannot read the file: {error}");
         Box::new(Diagnostic::error(Code::ENVIRONMENT, origin(path), message).help(mend(&error)))
     };
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     let too_large = |length: String| {
         let limit = limit >> 20;
-        let message =
-            format!("the file has {length} and at most {limit} MiB are read; what it defined before stays in use");
+        let message = format!("the file has {length} and at most {limit} MiB are read");
         let help = "split it into several files, or move what is no configuration elsewhere";
         Box::new(Diagnostic::error(Code::SYNTAX, origin(path), message).help(help))
     };
@@ -238,7 +237,7 @@ fn document(file: &Arc<str>, text: &str, content: RootContent, options: &ParseOp
     });
     // No text is known that makes the parser panic. One that does must cost its own document only.
     let Ok(Parsed { objects, skipped, mut diagnostics, .. }) = catch_unwind(read) else {
-        let message = "reading the document failed inside Tidegate; what it defined before stays in use";
+        let message = "reading the document failed inside Tidegate";
         let line = options.lines_before.saturating_add(1);
         let finding = Diagnostic::error(Code::SYNTAX, Origin::new(file.clone(), line, 1), message)
             .help("please report it with the document");

@@ -207,7 +207,7 @@ impl FileSource {
                     *seen = RootSeen::Not;
                     let message = "the folder holds no configuration (*.yaml, *.yml, *.json)";
                     let diagnostic = Diagnostic::warning(Code::ENVIRONMENT, origin(&root.path), message)
-                        .help("put files into it; they are picked up as soon as they are there");
+                        .help("put files into it; `tidegate run` reads them as soon as they are there");
                     walk.gaps.push(Gap { path: root.path.clone(), kind: GapKind::Empty, diagnostic });
                 }
                 _ => {}
@@ -238,8 +238,7 @@ impl FileSource {
         };
         let Some(rest) = budget.checked_sub(found.stamp.len.min(self.limits.file_bytes)) else {
             let message = format!(
-                "all files together exceed {} MiB, and this one is the first that does not fit; what it defined before \
-                 stays in use",
+                "all files together exceed {} MiB, and this one is the first that does not fit",
                 self.limits.total_bytes >> 20
             );
             let diagnostic = Diagnostic::error(Code::SYNTAX, origin(&found.path), message).help(

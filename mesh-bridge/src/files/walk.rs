@@ -270,8 +270,7 @@ impl Walker<'_> {
     }
 
     fn gap(&mut self, path: &Path, message: String, help: String) {
-        let kept = format!("{message}; what it defined before stays in use");
-        let diagnostic = Diagnostic::error(Code::ENVIRONMENT, origin(path), kept).help(help);
+        let diagnostic = Diagnostic::error(Code::ENVIRONMENT, origin(path), message).help(help);
         self.walk.gaps.push(Gap { path: path.to_owned(), kind: GapKind::Unreadable, diagnostic });
     }
 }
@@ -316,10 +315,12 @@ fn has_config_extension(path: &Path) -> bool {
 /// How to mend an error of the file system.
 pub(super) fn mend(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "create it, or correct the path; it is picked up as soon as it is there".into(),
+        io::ErrorKind::NotFound => {
+            "create it, or correct the path; `tidegate run` reads it as soon as it is there".into()
+        }
         io::ErrorKind::PermissionDenied => {
             "give the user that Tidegate runs as the right to read it (and to enter its folders)".into()
         }
-        _ => "see that the file system is mounted and healthy; it is read again as soon as it can be".into(),
+        _ => "see that the file system is mounted and healthy; `tidegate run` reads it again as soon as it can".into(),
     }
 }
