@@ -43,7 +43,12 @@ pub fn translate(pattern: &str) -> Result<String, Re2Error> {
     if pattern.len() > MAX_REGEX_BYTES {
         return Err(Re2Error::TooLong(pattern.len()));
     }
-    let translator = Translator { input: pattern.chars().peekable(), output: String::with_capacity(pattern.len() + 8) };
+    let translator = Translator {
+        input: pattern.chars().peekable(),
+        output: String::with_capacity(pattern.len() + 8),
+        repeats: vec![1],
+        last_repeats: 1,
+    };
     translator.run().map_err(|why| syntax(pattern, why))
 }
 
@@ -78,6 +83,10 @@ const POSIX_CLASSES: &[&str] = &[
 struct Translator<'p> {
     input: Peekable<Chars<'p>>,
     output: String,
+    /// For each open group and the whole: how often its content repeats something at most.
+    repeats: Vec<u64>,
+    /// How often what stands before the current place repeats something at most.
+    last_repeats: u64,
 }
 
 /// What stands before the current place.
@@ -92,7 +101,6 @@ enum Before {
 impl Translator<'_> {
     fn run(mut self) -> Result<String, String> {
         let mut before = Before::Start;
-        let mut depth = 0usize;
         while let Some(c) = self.input.next() {
             before = match c {
                 '\\' => self.escape()?,
@@ -102,12 +110,13 @@ impl Translator<'_> {
                 }
                 '(' => {
                     self.group()?;
-                    depth += 1;
+                    self.repeats.push(1);
                     Before::Start
                 }
                 ')' => {
-                    depth = depth.checked_sub(1).ok_or("a `)` has no `(`")?;
+                    let inner = self.repeats.pop().filter(|_| !self.repeats.is_empty()).ok_or("a `)` has no `(`")?;
                     self.output.push(c);
+                    self.note_repeats(inner);
                     Before::Atom
                 }
                 '|' => {
@@ -121,6 +130,7 @@ impl Translator<'_> {
                 '{' => match self.counts()? {
                     Some(counts) => {
                         self.repeat(before, &counts)?;
+                        self.multiply(&counts)?;
                         Before::Repetition
                     }
                     None => {
@@ -137,8 +147,11 @@ impl Translator<'_> {
                     Before::Atom
                 }
             };
+            if before == Before::Atom && c != ')' {
+                self.last_repeats = 1;
+            }
         }
-        if depth > 0 { Err("a `(` has no `)`".into()) } else { Ok(self.output) }
+        if self.repeats.len() > 1 { Err("a `(` has no `)`".into()) } else { Ok(self.output) }
     }
 
     /// A repetition, with the `?` that makes it lazy.
@@ -152,6 +165,25 @@ impl Translator<'_> {
         if self.input.next_if_eq(&'?').is_some() {
             self.output.push('?');
         }
+        Ok(())
+    }
+
+    /// Notes that what stands before the current place repeats something so often.
+    fn note_repeats(&mut self, repeats: u64) {
+        self.last_repeats = repeats;
+        if let Some(open) = self.repeats.last_mut() {
+            *open = repeats.max(*open);
+        }
+    }
+
+    /// Counts within counts multiply, and the product is limited as each count is.
+    fn multiply(&mut self, counts: &str) -> Result<(), String> {
+        let mut numbers = counts.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse::<u64>().ok());
+        let repeats = self.last_repeats.saturating_mul(numbers.next_back().unwrap_or(1).max(1));
+        if repeats > MAX_REPEAT {
+            return Err(format!("`{counts}` repeats a repetition: {repeats} times are more than {MAX_REPEAT}"));
+        }
+        self.note_repeats(repeats);
         Ok(())
     }
 
@@ -207,8 +239,27 @@ impl Translator<'_> {
                 "a group begins with `(`, `(?:`, `(?P<name>` or flags such as `(?i)`; RE2 has no lookaround".into()
             );
         }
-        self.output.push_str(&flags);
+        // A flag may stand twice; the crate wants it once.
+        let (on, off) = flags.split_once('-').map_or((&*flags, None), |(on, off)| (on, Some(off)));
+        if off.is_some_and(|off| off.is_empty() || off.contains('-')) {
+            return Err(format!("`(?{flags}` has no flag after its `-`"));
+        }
+        let once = |flags: &str| -> String {
+            flags.char_indices().filter(|(at, c)| !flags[..*at].contains(*c)).map(|(_, c)| c).collect()
+        };
+        // What is switched off in the same group wins.
+        let off = off.map(once);
+        let on = once(on).replace(|c| off.as_ref().is_some_and(|off| off.contains(c)), "");
+        self.output.push_str(&on);
+        if let Some(off) = off {
+            self.output.push('-');
+            self.output.push_str(&off);
+        }
         self.input.by_ref().take(flags.chars().count()).for_each(drop);
+        if flags.is_empty() && self.input.peek() == Some(&')') {
+            // `(?)` switches nothing.
+            self.output.push(':');
+        }
         // `(?i)` ends here, `(?i:` and `(?:` go on; the loop sees the `)` of the first as that of any group.
         if let Some(c) = self.input.next_if_eq(&':') {
             self.output.push(c);
@@ -237,7 +288,6 @@ impl Translator<'_> {
                 self.output.push_str(&regex::escape(quoted));
                 return Ok(if quoted.is_empty() { Before::Start } else { Before::Atom });
             }
-            'E' => return Ok(Before::Atom),
             'C' => return Err("`\\C` (one byte) is not supported".into()),
             'A' | 'z' | 'B' => {
                 self.output.push('\\');
@@ -266,6 +316,7 @@ impl Translator<'_> {
                     self.output.push('{');
                     if c != 'x' {
                         self.input.next_if_eq(&'^');
+                        self.property()?;
                     }
                     for c in self.input.by_ref() {
                         self.output.push(c);
@@ -293,6 +344,19 @@ impl Translator<'_> {
             _ => return Err(format!("`\\{c}` means nothing")),
         }
         Ok(())
+    }
+
+    /// After `\p{`: RE2 knows categories and scripts by their names alone, the crate has more.
+    fn property(&self) -> Result<(), String> {
+        let name: String = self.input.clone().take_while(|c| *c != '}').take(64).collect();
+        let is_known = |kind: &str| {
+            let class = format!("\\p{{{kind}={name}}}");
+            name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && regex::Regex::new(&class).is_ok()
+        };
+        match is_known("gc") || is_known("sc") {
+            true => Ok(()),
+            false => Err(format!("`{name}` is no Unicode category or script")),
+        }
     }
 
     /// After `[`, to the `]`.
@@ -406,6 +470,8 @@ mod tests {
         check(r"(?P<x>a)(?<y>b)", &["ab"], &[]);
         check(r"(?i)AbC", &["abc"], &[]);
         check(r"(?i:A)b", &["ab"], &["aB"]);
+        check(r"(?ii)a(?)b", &["AB"], &[]);
+        check(r"(?is-i)a", &["a"], &["A"]);
         check(r"\_\/\<\-", &["_/<-"], &[]);
         check(r"\x41\x{42}\103", &["ABC"], &[]);
         check(r"[[:alpha:]]+", &["ab"], &["1"]);
@@ -446,12 +512,23 @@ mod tests {
             "|*",
             "[a-\\d]",
             r"\p{Nope}",
+            r"\p{Alphabetic}",
+            r"\p{Script=Greek}",
+            r"a\E",
+            "(?i-)a",
+            "(a{100}){11}",
+            "((a{10}){10}b){11}",
+            "(a{1,32}){1,32}",
             "[[:nope:]]",
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }
         assert!(matches!(check(&"a".repeat(1025)), Err(Re2Error::TooLong(1025))));
         assert!(check(&"a".repeat(1024)).is_ok());
-        assert_eq!(check("((a{900}){900}){900}"), Err(Re2Error::TooLarge));
+        for good in ["(a{100}){10}", "(a{1000}|b)*c{1000}", "(a{1000})*", "(a{0}){1000}", r"\p{Greek}\p{Lu}\pN"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        assert!(matches!(check("((a{900}){900}){900}"), Err(Re2Error::Syntax { .. })));
+        assert_eq!(check(r"((\pL{1000}\pL{1000}\pL{1000}){1})*"), Err(Re2Error::TooLarge));
     }
 }

@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn an_object_replaces_the_one_with_its_key() {
-        let mut set = set(&[("n", "a", "~")]);
-        let key = ResourceKey::local(Kind::Service, "n", "a");
+        let mut set = set(&[("n1", "a", "~")]);
+        let key = ResourceKey::local(Kind::Service, "n1", "a");
         let again = set.get(&key).cloned().unwrap();
         assert!(set.insert(again).is_some());
         assert_eq!(set.len(), 1);

@@ -37,7 +37,7 @@ pub fn validate(object: &Object) -> Vec<Diagnostic> {
         Spec::VirtualService(service) => virtual_service::check(service, &mut report),
         Spec::DestinationRule(rule) => destination_rule::check(rule, &mut report),
         Spec::ServiceEntry(entry) => service_entry::check(entry, &mut report),
-        Spec::WorkloadEntry(entry) => service_entry::check_workload_entry(entry, "spec", None, true, &mut report),
+        Spec::WorkloadEntry(entry) => service_entry::check_workload(entry, &mut report),
         Spec::Service(service) => kubernetes::check_service(service, &mut report),
         Spec::EndpointSlice(slice) => kubernetes::check_endpoint_slice(slice, &mut report),
         Spec::Endpoints(endpoints) => kubernetes::check_endpoints(endpoints, &mut report),

@@ -103,14 +103,16 @@ fn wrong_types_say_what_stands_there_and_how_to_write_it() {
         &["6:10 spec.hosts: expected a list, found the text \"a.b\" (begin each element with `- `)"],
     );
     check_spec(
-        "  hosts: [80, true, yes, null]\n",
+        "  hosts: [80, true, yes, null, y]\n",
         &[
             "6:11 spec.hosts[0]: expected a text, found the number `80` (quote it: \"80\")",
             "6:15 spec.hosts[1]: expected a text, found the boolean `true` \
-             (quote it; true, false, yes, no, on and off are booleans unless they are quoted)",
+             (quote it; true, false, yes, no, on, off, y and n are booleans unless they are quoted)",
             "6:21 spec.hosts[2]: expected a text, found the boolean `true` \
-             (quote it; true, false, yes, no, on and off are booleans unless they are quoted)",
+             (quote it; true, false, yes, no, on, off, y and n are booleans unless they are quoted)",
             "6:26 spec.hosts[3]: expected a text, found nothing (null)",
+            "6:32 spec.hosts[4]: expected a text, found the boolean `true` \
+             (quote it; true, false, yes, no, on, off, y and n are booleans unless they are quoted)",
         ],
     );
     check_spec(
@@ -307,6 +309,26 @@ fn a_broken_document_takes_nothing_from_its_neighbours() {
     let lines: Vec<_> = parsed.diagnostics.iter().map(|found| (found.code, found.origin.position.line)).collect();
     assert_eq!(lines.iter().map(|(code, _)| *code).collect::<Vec<_>>(), [Code::SYNTAX, Code::SYNTAX]);
     assert!((8..=9).contains(&lines[0].1) && (10..=11).contains(&lines[1].1), "{lines:?}");
+}
+
+#[test]
+fn common_slips_of_syntax_come_with_their_mend() {
+    let check = |spec: &str, position: &str, mend: &str| {
+        let parsed = read(&service(spec));
+        let found = &parsed.diagnostics[0];
+        assert_eq!(found.code, Code::SYNTAX, "{found}");
+        assert_eq!(found.origin.to_string(), format!("f.yaml:{position}"), "{found}");
+        assert!(found.help.as_deref().unwrap_or_default().contains(mend), "{found:?}");
+    };
+    check("  hosts: [a.b]\n  gateways:\n  - *.a.b\n", "8:5", "quote a text that begins with `*`");
+    check("  hosts: [a.b]\n  gateways: @a\n", "7:13", "quote");
+    check("  hosts:\n\t- a.b\n", "7:2", "indent with spaces");
+    check("  hosts: [{{ .Values.host }}]\n", "6:12", "helm template");
+    check("  hosts: [{{ include \"a\" . }}]\n", "6:12", "helm template");
+    check("  hosts: [\"a\\d\"]\n", "6:11", "single quotes");
+    check("  hosts:\n  - \"a.b\n", "7:5", "a quote is not closed");
+    check("  hosts: [a.b\n  http:\n", "7:7", "is not closed");
+    check("  hosts: a: b\n", "6:11", "must be quoted");
 }
 
 #[test]

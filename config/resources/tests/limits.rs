@@ -101,18 +101,29 @@ fn long_lists_and_mappings_take_linear_time() {
 
 #[test]
 fn regular_expressions_that_explode_are_refused() {
-    let text = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec:\n  hosts: [a.b]\n  \
-                http:\n  - match:\n    - uri: {regex: '((a{900}){900}){900}'}\n    route:\n    - destination: {host: a}\n";
-    let object = read(text).objects.remove(0);
-    let start = Instant::now();
-    let errors: Vec<_> = validate(&object).into_iter().filter(|found| found.level == Level::Error).collect();
-    assert!(start.elapsed() < Duration::from_secs(60), "took {:?}", start.elapsed());
-    assert_eq!(errors.len(), 1);
-    assert_eq!(
-        errors[0].to_string(),
-        "Error [IST0106] (VirtualService default/a f.yaml:8:20) spec.http[0].match[0].uri.regex: \
-        this regular expression is too large when compiled"
+    let check = |pattern: &str, expected: &str| {
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [a.b]\n  \
+             http:\n  - match:\n    - uri: {{regex: '{pattern}'}}\n    route:\n    - destination: {{host: a}}\n"
+        );
+        let object = read(&text).objects.remove(0);
+        let start = Instant::now();
+        let errors: Vec<_> = validate(&object).into_iter().filter(|found| found.level == Level::Error).collect();
+        assert!(start.elapsed() < Duration::from_secs(60), "took {:?}", start.elapsed());
+        assert_eq!(errors.len(), 1);
+        assert_eq!(
+            errors[0].to_string(),
+            format!(
+                "Error [IST0106] (VirtualService default/a f.yaml:8:20) spec.http[0].match[0].uri.regex: {expected}"
+            )
+        );
+    };
+    check(
+        "((a{900}){900}){900}",
+        "`((a{900}){900}){900}` is no regular expression: `{900}` repeats a repetition: 810000 times are more than \
+         1000 (the syntax is RE2's)",
     );
+    check("(\\pL{1000}\\pL{1000}\\pL{1000})*", "this regular expression is too large when compiled");
 }
 
 /// Everything the grammar has, to be mutated.

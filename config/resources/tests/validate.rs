@@ -74,7 +74,12 @@ fn a_server_has_a_port_and_hosts() {
     for protocol in ["HTTP", "http", "HTTP2", "GRPC", "grpc-web", "TCP", "MONGO", "Redis", "MYSQL"] {
         gateway(&format!("{{port: {{number: 1, name: x, protocol: {protocol}}}, hosts: ['*']}}"), &[]);
     }
-    for protocol in ["UDP", "SMTP", "''"] {
+    gateway("{port: {number: 1, name: x, protocol: UDP}, hosts: ['*']}", &["? spec.servers[0].port.protocol"]);
+    gateway(
+        "{port: {number: 1, name: x, protocol: udp}, hosts: ['*'], tls: {}}",
+        &["? spec.servers[0].port.protocol", "spec.servers[0].tls"],
+    );
+    for protocol in ["HBONE", "SMTP", "''"] {
         gateway(
             &format!("{{port: {{number: 1, name: x, protocol: {protocol}}}, hosts: ['*']}}"),
             &["spec.servers[0].port.protocol"],
@@ -129,7 +134,8 @@ fn tls_of_a_server_fits_its_protocol_and_mode() {
     https("{mode: OPTIONAL_MUTUAL, credentialName: x}", &[]);
     https("{mode: ISTIO_MUTUAL}", &[]);
     https("{mode: ISTIO_MUTUAL, credentialName: x}", &["spec.servers[0].tls.credentialName"]);
-    https("{mode: SIMPLE, credentialName: x, credentialNames: [y]}", &[TLS]);
+    https("{mode: SIMPLE, credentialName: x, credentialNames: [b]}", &[TLS]);
+    https("{mode: SIMPLE, credentialNames: [a, b, c]}", &["? spec.servers[0].tls.credentialNames"]);
     https(
         "{mode: SIMPLE, tlsCertificates: [{serverCertificate: a, privateKey: b}, {serverCertificate: c, privateKey: d}]}",
         &[],
@@ -252,7 +258,7 @@ fn header_operations() {
         rule(&format!("{{route: [{{destination: {{host: a}}}}], headers: {{request: {operations}}}}}"), expected);
     };
     const REQUEST: &str = "spec.http[0].headers.request";
-    request("{set: {x: y, host: z}, add: {w: v}, remove: [u]}", &[]);
+    request("{set: {x: u, host: z}, add: {w: v}, remove: [u]}", &[]);
     request("{set: {':authority': z}}", &[]);
     request("{set: {':path': z}}", &[&format!("{REQUEST}.set[\":path\"]")]);
     request(
@@ -267,7 +273,7 @@ fn header_operations() {
         &["spec.http[0].headers.response.set.host"],
     );
     rule(
-        "{route: [{destination: {host: a}}], rewrite: {authority: x}, headers: {request: {set: {Host: y}}}}",
+        "{route: [{destination: {host: a}}], rewrite: {authority: x}, headers: {request: {set: {Host: z}}}}",
         &[&format!("{REQUEST}.set.Host")],
     );
     rule(
@@ -458,9 +464,9 @@ fn traffic_policies() {
     );
     policy("{tls: {mode: MUTUAL}}", &["spec.trafficPolicy.tls", "spec.trafficPolicy.tls"]);
     policy("{tls: {mode: MUTUAL, credentialName: x}}", &[]);
-    policy("{tls: {mode: SIMPLE, credentialName: x, caCertificates: y}}", &["spec.trafficPolicy.tls.credentialName"]);
+    policy("{tls: {mode: SIMPLE, credentialName: x, caCertificates: z}}", &["spec.trafficPolicy.tls.credentialName"]);
     policy(
-        "{tls: {mode: SIMPLE, insecureSkipVerify: true, caCertificates: y}}",
+        "{tls: {mode: SIMPLE, insecureSkipVerify: true, caCertificates: z}}",
         &["spec.trafficPolicy.tls.insecureSkipVerify"],
     );
     policy("{tls: {mode: SIMPLE, credentialName: 'configmap://default/x'}}", &[]);
@@ -602,14 +608,33 @@ fn workload_entries() {
     workload("{address: 1.1.1.1, ports: {http: 80}, labels: {app: x}}", &[]);
     workload("{address: a.b}", &[]);
     workload("{address: 'unix://@x'}", &[]);
-    workload("{network: n}", &["? spec"]);
+    workload("{network: net}", &["? spec"]);
     workload("{}", &["spec"]);
     workload("{address: 'a b'}", &["spec.address"]);
     workload("{address: 'unix://x'}", &["spec.address"]);
     workload("{address: 'unix:///x/'}", &["spec.address"]);
+    workload("{address: 'unix://@x/'}", &["spec.address"]);
     workload("{address: 'unix:///x', ports: {a: 1}}", &["spec.ports"]);
+    workload("{address: .}", &["spec.address"]);
     workload("{address: 1.1.1.1, ports: {a_b: 80, c: 0}}", &["spec.ports.a_b", "spec.ports.c"]);
     workload("{address: 1.1.1.1, labels: {app: 'x y'}}", &["spec.labels.app"]);
+    // Limits of the CRD.
+    let name = "x".repeat(63);
+    workload(&format!("{{address: 1.1.1.1, ports: {{{}: 1}}}}", &name[1..]), &[]);
+    workload(&format!("{{address: 1.1.1.1, ports: {{{name}: 1}}}}"), &[&format!("spec.ports.{name}")]);
+    for (field, limit) in [("locality", 2048), ("serviceAccount", 253)] {
+        workload(&format!("{{address: 1.1.1.1, {field}: {}}}", "x".repeat(limit)), &[]);
+        workload(&format!("{{address: 1.1.1.1, {field}: {}}}", "x".repeat(limit + 1)), &[&format!("spec.{field}")]);
+    }
+    let ports: String = (1..=129).map(|number| format!("p{number}: {number}, ")).collect();
+    workload(&format!("{{address: 1.1.1.1, ports: {{{ports}}}}}"), &["spec.ports"]);
+    entry(
+        &format!(
+            "hosts: [a.b]\nresolution: STATIC\nendpoints: [{{address: 1.1.1.1, serviceAccount: {}}}]",
+            "x".repeat(254)
+        ),
+        &["spec.endpoints[0].serviceAccount"],
+    );
 }
 
 #[test]

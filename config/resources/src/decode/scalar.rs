@@ -15,7 +15,7 @@ impl Decode for String {
             Value::String(text) => return Some(text.to_string()),
             Value::Number(text) => Some(format!("quote it: \"{text}\"")),
             Value::Bool(_) => {
-                Some("quote it; true, false, yes, no, on and off are booleans unless they are quoted".into())
+                Some("quote it; true, false, yes, no, on, off, y and n are booleans unless they are quoted".into())
             }
             Value::Sequence(items) if items.len() == 1 => Some("this field takes one text, not a list".into()),
             _ => None,

@@ -49,6 +49,10 @@ fn check_server(server: &Server, path: &str, report: &mut Report<'_>) {
         return;
     }
     let Some(protocol) = Protocol::parse(&port.protocol) else { return };
+    if protocol == Protocol::Udp {
+        // Istio's webhook knows the name and lets it pass.
+        report.warning(&format!("{path}.port.protocol"), "a gateway does not serve UDP: this server has no effect");
+    }
     match &server.tls {
         None if protocol.is_tls() => {
             let message = format!("a server with protocol {} needs `tls`", port.protocol);
@@ -101,7 +105,7 @@ fn check_host(host: &str, path: &str, report: &mut Report<'_>) {
 /// Whether the port is well-formed.
 fn check_port(port: &Port, bind: &str, path: &str, report: &mut Report<'_>) -> bool {
     let before = report.found.len();
-    if Protocol::parse(&port.protocol).is_none_or(|protocol| protocol == Protocol::Udp) {
+    if Protocol::parse(&port.protocol).is_none() {
         let message = match port.protocol.as_str() {
             "" => "a server's port needs a `protocol`".to_owned(),
             protocol => format!("`{protocol}` is no protocol of a server"),

@@ -62,6 +62,9 @@ fn is_qualified_name(text: &str) -> bool {
 /// Why a text is no domain name, or that it is one. `example.com.` is one; a name whose last label is a number is not.
 pub(super) fn fqdn(text: &str) -> Result<(), String> {
     domain_length(text)?;
+    if text == "." {
+        return Err("`.` is no host: a name has at least one label before the dot that ends it".into());
+    }
     domain_labels(text, text)
 }
 
@@ -267,6 +270,8 @@ mod tests {
         assert!(fqdn("*.foo.com").is_err());
         assert!(fqdn("foo.com.").is_ok());
         assert!(fqdn("foo").is_ok());
+        assert!(fqdn(".").is_err());
+        assert!(fqdn("..").is_err());
         assert!(gateway_domain("outbound_.80_._.e2e.foobar.mesh", true).is_ok());
         assert!(gateway_domain("outbound_.80_._.e2e.foobar.mesh", false).is_err());
         assert!(gateway_domain("outbound_.x_._.e2e", true).is_err());

@@ -12,6 +12,9 @@ pub(super) fn check(entry: &ServiceEntry, report: &mut Report<'_>) {
         }
     }
     check_sizes(entry, report);
+    for (index, endpoint) in entry.endpoints.iter().enumerate() {
+        check_endpoint_sizes(endpoint, &format!("spec.endpoints[{index}]"), report);
+    }
     check_hosts(entry, report);
     check_addresses(entry, report);
     check_ports(entry, report);
@@ -41,19 +44,42 @@ pub(super) fn check(entry: &ServiceEntry, report: &mut Report<'_>) {
 
 /// Longest lists that the CRD admits.
 fn check_sizes(entry: &ServiceEntry, report: &mut Report<'_>) {
-    let lists = [
-        ("hosts", entry.hosts.len(), 256),
-        ("addresses", entry.addresses.len(), 256),
-        ("ports", entry.ports.len(), 256),
-        ("endpoints", entry.endpoints.len(), 4096),
+    check_count("spec.hosts", entry.hosts.len(), 256, report);
+    check_count("spec.addresses", entry.addresses.len(), 256, report);
+    check_count("spec.ports", entry.ports.len(), 256, report);
+    check_count("spec.endpoints", entry.endpoints.len(), 4096, report);
+    if let Some(selector) = &entry.workload_selector {
+        check_count("spec.workloadSelector.labels", selector.labels.len(), 256, report);
+    }
+}
+
+fn check_count(path: &str, count: usize, limit: usize, report: &mut Report<'_>) {
+    if count > limit {
+        report.error(path, format!("{count} entries are more than the {limit} that are allowed"));
+    }
+}
+
+/// Longest texts and maps of an endpoint that the CRDs of both kinds admit.
+fn check_endpoint_sizes(endpoint: &WorkloadEntry, path: &str, report: &mut Report<'_>) {
+    let texts = [
+        ("address", &endpoint.address, 256),
+        ("network", &endpoint.network, 2048),
+        ("locality", &endpoint.locality, 2048),
+        ("serviceAccount", &endpoint.service_account, 253),
     ];
-    for (field, length, limit) in lists {
+    for (field, text, limit) in texts {
+        let length = text.chars().count();
         if length > limit {
-            report.error(
-                &format!("spec.{field}"),
-                format!("{length} entries are more than the {limit} that are allowed"),
-            );
+            let message = format!("{length} characters are more than the {limit} that are allowed");
+            report.error(&format!("{path}.{field}"), message);
         }
+    }
+    check_count(&format!("{path}.labels"), endpoint.labels.len(), 256, report);
+    check_count(&format!("{path}.ports"), endpoint.ports.len(), 128, report);
+    let abstract_socket = endpoint.address.strip_prefix("unix://@");
+    if abstract_socket.is_some_and(|name| name.ends_with('/')) {
+        let message = format!("`{}` ends with `/`, as no socket's name may", endpoint.address);
+        report.error(&format!("{path}.address"), message);
     }
 }
 
@@ -190,8 +216,14 @@ fn check_dynamic_dns(entry: &ServiceEntry, report: &mut Report<'_>) {
     }
 }
 
+/// A WorkloadEntry as an object of its own.
+pub(super) fn check_workload(entry: &WorkloadEntry, report: &mut Report<'_>) {
+    check_endpoint_sizes(entry, "spec", report);
+    check_workload_entry(entry, "spec", None, true, report);
+}
+
 /// A WorkloadEntry, or an endpoint of `service`.
-pub(super) fn check_workload_entry(
+fn check_workload_entry(
     entry: &WorkloadEntry,
     path: &str,
     service: Option<&ServiceEntry>,
@@ -234,8 +266,9 @@ fn check_endpoint_ports(endpoint: &WorkloadEntry, path: &str, service: Option<&S
         if service.is_some_and(|service| !service.ports.iter().any(|port| port.name == *name)) {
             report.error(&path, format!("the ServiceEntry has no port `{name}`"));
         }
-        if !names::is_dns_label(name) {
-            report.error(&path, format!("`{name}` is no name of a port"));
+        // The CRD wants less than the 63 characters that names have elsewhere.
+        if !names::is_dns_label(name) || name.len() >= 63 {
+            report.error(&path, format!("`{name}` is no name of a port: letters, digits and `-`, at most 62 of them"));
         }
         report.port(&path, *number);
     }

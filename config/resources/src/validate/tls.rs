@@ -63,6 +63,9 @@ pub(super) fn check_server(tls: &ServerTlsSettings, path: &str, report: &mut Rep
         );
     }
     let terminates = matches!(tls.mode, ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
+    if tls.credential_names.len() > 2 {
+        report.warning(&format!("{path}.credentialNames"), "a server can have two certificates at most");
+    }
     if terminates && (!tls.credential_name.is_empty() || !tls.credential_names.is_empty()) {
         // Istio returns here, so that it lets `caCrl` beside a credentialName pass in these modes.
         return;

@@ -243,7 +243,12 @@ impl<'t, 'l> Reader<'t, 'l> {
                 None => match node.value {
                     // An alias of a scalar.
                     Value::String(text) | Value::Number(text) => *key = Some((text, node.position, false)),
-                    _ => return Err(Problem::new(node.position, "a key must be a text, not a list or a mapping")),
+                    _ => {
+                        let is_template = self.lines.rest_of_line(node.position).contains("}}");
+                        let message = "a key must be a text, not a list or a mapping".to_owned();
+                        let help = is_template.then(|| TEMPLATE.to_owned());
+                        return Err(Problem { position: node.position, message, help });
+                    }
                 },
                 Some((_, _, true)) => merged.push(node),
                 Some((key, position, false)) => entries.push(Entry { key, position, value: node }),
@@ -334,9 +339,35 @@ impl<'t, 'l> Reader<'t, 'l> {
 
     fn syntax_error(&self, error: &ScanError) -> Problem {
         let position = self.at(error.marker().line(), error.marker().col());
-        Problem::new(position, format!("this is neither YAML nor JSON: {}", error.info()))
+        let message = format!("this is neither YAML nor JSON: {}", error.info());
+        let help = mend(error.info(), self.lines.rest_of_line(position));
+        Problem { position, message, help: help.map(str::to_owned) }
     }
 }
+
+/// How a syntax error may be mended, by what the parser says and by the text at its place.
+fn mend(info: &str, text: &str) -> Option<&'static str> {
+    if text.contains("{{") {
+        return Some(TEMPLATE);
+    }
+    match text.chars().next() {
+        Some('*') if info.contains("anchor") => return Some("quote a text that begins with `*`: \"*.example.com\""),
+        Some('@' | '`' | '%') => return Some("quote a text that begins with `@`, `%` or a back quote"),
+        _ => {}
+    }
+    let mends = [
+        ("tab", "indent with spaces"),
+        ("escape", "in double quotes `\\` begins an escape: write the text in single quotes, or each `\\` twice"),
+        ("quoted scalar", "a quote is not closed, here or in a line before"),
+        ("flow", "a `{` or `[` is not closed, or a comma is missing"),
+        ("illegal placement of ':'", "a `{` or `[` is not closed, or a text that holds `: ` is not quoted"),
+        ("mapping values", "a text that holds `: ` must be quoted; or the indentation is wrong"),
+    ];
+    mends.iter().find(|(word, _)| info.contains(word)).map(|(_, mend)| *mend)
+}
+
+/// Advice for charts that were not rendered.
+const TEMPLATE: &str = "this looks like a template: render it first, for example with `helm template`";
 
 enum Step {
     Continue,

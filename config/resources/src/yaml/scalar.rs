@@ -6,8 +6,10 @@ use crate::node::Value;
 pub(super) fn resolve(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => return Value::Bool(true),
-        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => return Value::Bool(false),
+        "true" | "True" | "TRUE" | "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => return Value::Bool(true),
+        "false" | "False" | "FALSE" | "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
+            return Value::Bool(false);
+        }
         _ => {}
     }
     let starts_like_a_number = matches!(text.as_bytes()[0], b'0'..=b'9' | b'+' | b'-' | b'.');
@@ -95,8 +97,9 @@ mod tests {
         check("~", "null");
         check("yes", "true");
         check("Off", "false");
-        check("y", "text y");
-        check("n", "text n");
+        check("y", "true");
+        check("N", "false");
+        check("yn", "text yn");
         check("80", "number 80");
         check("1.0", "number 1.0");
         check("1.2.3", "text 1.2.3");
