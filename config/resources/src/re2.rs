@@ -103,7 +103,7 @@ impl Translator<'_> {
         let mut before = Before::Start;
         while let Some(c) = self.input.next() {
             before = match c {
-                '\\' => self.escape()?,
+                '\\' => self.escape(before)?,
                 '[' => {
                     self.class()?;
                     Before::Atom
@@ -268,7 +268,7 @@ impl Translator<'_> {
     }
 
     /// After `\` outside a class.
-    fn escape(&mut self) -> Result<Before, String> {
+    fn escape(&mut self, before: Before) -> Result<Before, String> {
         let c = self.input.next().ok_or("a `\\` stands alone at the end")?;
         match c {
             'd' => self.output.push_str("[0-9]"),
@@ -286,7 +286,7 @@ impl Translator<'_> {
                 let length = quoted.chars().count() + if has_end { 2 } else { 0 };
                 self.input.by_ref().take(length).for_each(drop);
                 self.output.push_str(&regex::escape(quoted));
-                return Ok(if quoted.is_empty() { Before::Start } else { Before::Atom });
+                return Ok(if quoted.is_empty() { before } else { Before::Atom });
             }
             'C' => return Err("`\\C` (one byte) is not supported".into()),
             'A' | 'z' | 'B' => {
@@ -324,6 +324,8 @@ impl Translator<'_> {
                             break;
                         }
                     }
+                } else if c == 'x' && self.input.clone().take(2).filter(char::is_ascii_hexdigit).count() < 2 {
+                    return Err("`\\x` needs two hexadecimal digits, or some in braces".into());
                 }
             }
             // One digit that is not 0 would be a back reference.
@@ -467,6 +469,7 @@ mod tests {
         check(r"a{2}?b", &["aab"], &["ab"]);
         check(r"\Qa.b\E+", &["a.b", "a.bb"], &["axb"]);
         check(r"\Qa.b", &["a.b"], &["axb"]);
+        check(r"a\Q\E*b", &["aab", "b"], &[]);
         check(r"(?P<x>a)(?<y>b)", &["ab"], &[]);
         check(r"(?i)AbC", &["abc"], &[]);
         check(r"(?i:A)b", &["ab"], &["aB"]);
@@ -515,6 +518,8 @@ mod tests {
             r"\p{Alphabetic}",
             r"\p{Script=Greek}",
             r"a\E",
+            r"\x4\Qa",
+            r"\Q\E*",
             "(?i-)a",
             "(a{100}){11}",
             "((a{10}){10}b){11}",
