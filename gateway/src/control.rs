@@ -83,6 +83,8 @@ pub(crate) struct Control<P> {
     access_log: Option<AccessLogOverride>,
     ledger: Ledger,
     serving: Option<SnapshotHash>,
+    /// Whether the Snapshot that serves has a port; none before the first.
+    listens: Option<bool>,
     generation: u64,
     /// Findings of the compiler and of the publisher about the set that serves.
     compile_findings: Vec<Diagnostic>,
@@ -109,6 +111,7 @@ impl<P: Publish> Control<P> {
             access_log: read.access_log.clone(),
             ledger: Ledger::default(),
             serving: None,
+            listens: None,
             generation: 0,
             compile_findings: Vec::new(),
             publish_findings: Vec::new(),
@@ -175,7 +178,9 @@ impl<P: Publish> Control<P> {
                 Ok(compilation) => {
                     let compiled = started.elapsed();
                     self.compile_findings = compilation.diagnostics;
+                    let (listened, listens) = (self.listens, !compilation.snapshot.listeners().is_empty());
                     self.publish(compilation.snapshot, resolution.moved, started);
+                    self.listens = Some(listens);
                     if self.generation > before {
                         tracing::info!(
                             generation = self.generation,
@@ -187,6 +192,13 @@ impl<P: Publish> Control<P> {
                             compile_ms = milliseconds(compiled - resolved),
                             publish_ms = milliseconds(started.elapsed() - compiled),
                             "configuration published"
+                        );
+                    }
+                    // An empty file, or labels that no Gateway selects: nothing is wrong with any object.
+                    if !listens && listened != Some(false) {
+                        tracing::warn!(
+                            labels = labels(&self.compile_options),
+                            "no port is served: no Gateway with an HTTP server selects this gateway by its labels"
                         );
                     }
                     self.save();
@@ -304,6 +316,11 @@ fn tidy_memory() {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn labels(options: &CompileOptions) -> String {
+    let labels: Vec<_> = options.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    labels.join(",")
 }
 
 pub(crate) fn compile_options(read: &ReadOptions) -> CompileOptions {

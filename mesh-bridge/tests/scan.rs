@@ -50,11 +50,11 @@ fn files_are_read_recursively_in_the_order_of_paths() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), "b.yaml", namespace("b"));
     write(dir.path(), "a/z.yml", namespace("z"));
-    write(dir.path(), "a/deep/er/y.YAML", namespace("y"));
+    write(dir.path(), "a/deep/er/y.YAML", namespace("w"));
     write(dir.path(), "c.json", r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"c"}}"#);
     write(dir.path(), "README.md", "not configuration");
     let view = source(&dir).scan();
-    assert_eq!(names(&view), ["y", "z", "b", "c"]);
+    assert_eq!(names(&view), ["w", "z", "b", "c"]);
     assert_eq!(messages(&view), "");
     assert!(!view.blind);
 }

@@ -130,12 +130,11 @@ pub(crate) fn run(args: &ExplainArgs, console: Console) -> anyhow::Result<Exit> 
     Ok(Exit::Success)
 }
 
-/// Says that another port is explained than the URL means: the only one that there is.
+/// Says that another port is explained than a URL without one means: the only one that there is.
 fn port_note(target: &Target, explanation: &Value) -> Option<String> {
-    let meant = target.port.unwrap_or_else(|| target.default_port());
+    let (None, meant) = (target.port, target.default_port()) else { return None };
     let explained = explanation["request"]["port"].as_u64()?;
-    let is_bound_there = explained < 1024 && u64::from(meant) == explained + 8000;
-    (explained != u64::from(meant) && !is_bound_there).then(|| {
+    (explained != u64::from(meant)).then(|| {
         format!("nothing listens on port {meant}, where {}:// leads; this is about port {explained}", target.scheme)
     })
 }

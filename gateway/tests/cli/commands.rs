@@ -1,5 +1,6 @@
 //! The small commands, and how all of them behave in a shell.
 
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use crate::common::{run, tidegate};
@@ -77,4 +78,32 @@ fn standard_input_cannot_be_watched() {
     let run = run(["run", "--config", "-", "--state-dir", "none"]);
     assert_eq!(run.code, Some(64));
     assert!(run.stderr.contains("standard input cannot be watched") && run.stderr.contains("help:"), "{}", run.stderr);
+}
+
+#[test]
+fn a_configuration_without_a_port_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let yaml = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec:\n  selector: {istio: team-a}\n  \
+                servers:\n  - port: {number: 8080, name: http, protocol: HTTP}\n    hosts: ['*']\n";
+    std::fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
+    let mut run = tidegate()
+        .args(["run", "--state-dir=none", "--admin-address=none", "--stats-address=none", "--health-address=none"])
+        .arg("--config")
+        .arg(folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = Vec::new();
+    for line in BufReader::new(run.stderr.take().unwrap()).lines() {
+        let line = line.unwrap();
+        let is_ready = line.contains("ready:");
+        told.push(line);
+        if is_ready {
+            break;
+        }
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let warned = told.iter().any(|line| line.contains("no port is served") && line.contains("istio=ingressgateway"));
+    assert!(warned, "{told:#?}");
 }
