@@ -141,10 +141,13 @@ impl Report<'_> {
         for (key, value) in labels {
             let path = || format!("{path}{}", names::step(key));
             if !names::is_label_key(key) {
-                self.error(&path(), format!("`{key}` is no key of a label"));
+                let help =
+                    "a key is `name` or `domain.example/name`; a name has at most 63 letters, digits, `-`, `_` and `.`";
+                self.error_with_help(&path(), format!("`{key}` is no key of a label"), help);
             }
             if !names::is_label_value(value) {
-                self.error(&path(), format!("`{value}` is no value of a label"));
+                let help = "a value has letters, digits, `-`, `_` and `.`, and begins and ends with a letter or digit";
+                self.error_with_help(&path(), format!("`{value}` is no value of a label"), help);
             }
         }
     }

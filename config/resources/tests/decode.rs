@@ -110,7 +110,7 @@ fn wrong_types_say_what_stands_there_and_how_to_write_it() {
              (quote it; true, false, yes, no, on, off, y and n are booleans unless they are quoted)",
             "6:21 spec.hosts[2]: expected a text, found the boolean `true` \
              (quote it; true, false, yes, no, on, off, y and n are booleans unless they are quoted)",
-            "6:26 spec.hosts[3]: expected a text, found nothing (null)",
+            "6:26 spec.hosts[3]: expected a text, found nothing (null) (give it a value, or take it out)",
             "6:32 spec.hosts[4]: expected a text, found the boolean `true` \
              (quote it; true, false, yes, no, on, off, y and n are booleans unless they are quoted)",
         ],
@@ -121,7 +121,8 @@ fn wrong_types_say_what_stands_there_and_how_to_write_it() {
             "7:14 spec.http[0].timeout: expected a duration such as `5s` or `300ms`, found the number `5` \
              (a duration needs a unit: write `5s`)",
             "9:15 spec.http[0].route[0].weight: expected a whole number, found the text \"5\" (remove the quotes: 5)",
-            "10:20 spec.http[0].route[0].destination: expected a mapping, found the text \"a\"",
+            "10:20 spec.http[0].route[0].destination: expected a mapping, found the text \"a\" \
+             (Destination has `host`, `subset` or `port`)",
         ],
     );
     check_spec(
@@ -137,6 +138,22 @@ fn wrong_types_say_what_stands_there_and_how_to_write_it() {
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels:\n    version: 1\nspec: {}\n",
         &["6:14 metadata.labels.version: expected a text, found the number `1` (quote it: \"1\")"],
     );
+}
+
+#[test]
+fn scalars_in_place_of_messages_come_with_the_message() {
+    let check = |rule: &str, path: &str, help: &str| {
+        let found = findings(&service(&format!("  hosts: [a.b]\n  http:\n  - {rule}\n")));
+        assert!(
+            found.iter().any(|found| found.contains(&format!(" spec.http[0].{path}: ")) && found.contains(help)),
+            "{found:#?}"
+        );
+    };
+    check("match: [{method: GET}]", "match[0].method", "write `{exact: \"GET\"}`");
+    check("match: [{headers: {a: '\"'}}]", "match[0].headers.a", "write `{exact: \"\\\"\"}`");
+    check("route: [{destination: {host: a, port: 80}}]", "route[0].destination.port", "write `{number: 80}`");
+    check("mirrorPercentage: 50", "mirrorPercentage", "write `{value: 50}`");
+    check("match: [{headers: {a: }}]", "match[0].headers.a", "give it a value");
 }
 
 #[test]

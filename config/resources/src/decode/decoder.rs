@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidegate_core::{Code, Diagnostic, Level, Origin, Position, ResourceKey};
 
 use super::suggest;
-use super::{Decode, Enforcement, Schema};
+use super::{Decode, Enforcement, Schema, Shape};
 use crate::node::{Entry, Node, Value};
 use crate::spans::{self, Segment, Spans};
 
@@ -85,7 +85,13 @@ impl<'n> Decoder<'n> {
     pub(crate) fn mapping<T: Decode>(&mut self, node: &'n Node) -> Option<&'n [Entry]> {
         match &node.value {
             Value::Mapping(entries) => Some(entries),
-            _ => self.wrong_type(node, T::EXPECTS),
+            _ => {
+                let help = match T::SHAPE {
+                    Shape::One => T::schema().and_then(|schema| suggest::mapping(node, schema)),
+                    Shape::List | Shape::Map => None,
+                };
+                self.bad_value(node, format!("expected {}, found {}", T::EXPECTS, node.describe()), help)
+            }
         }
     }
 
@@ -210,7 +216,8 @@ impl<'n> Decoder<'n> {
     /// Reports a value of another type than expected.
     pub(crate) fn wrong_type<T>(&mut self, node: &'n Node, expects: &str) -> Option<T> {
         let message = format!("expected {expects}, found {}", node.describe());
-        self.bad_value(node, message, None)
+        let help = node.is_null().then(|| "give it a value, or take it out".to_owned());
+        self.bad_value(node, message, help)
     }
 
     /// Reports a value that cannot be taken.

@@ -18,6 +18,7 @@ impl Decode for String {
                 Some("quote it; true, false, yes, no, on, off, y and n are booleans unless they are quoted".into())
             }
             Value::Sequence(items) if items.len() == 1 => Some("this field takes one text, not a list".into()),
+            Value::Null => return decoder.wrong_type(node, Self::EXPECTS),
             _ => None,
         };
         decoder.bad_value(node, format!("expected {}, found {}", Self::EXPECTS, node.describe()), help)
@@ -180,7 +181,10 @@ impl Decode for Bytes {
             None => decoder.bad_value(
                 node,
                 "this is no base64".into(),
-                Some("a Secret takes plain text under `stringData`; `base64 -w0 FILE` makes base64".into()),
+                Some(
+                    "`base64 -w0 FILE` makes base64; plain text has a field of its own (in a Secret, `stringData`)"
+                        .into(),
+                ),
             ),
         }
     }

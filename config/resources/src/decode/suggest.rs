@@ -1,6 +1,7 @@
 //! Guesses at what the writer of an unknown name meant.
 
 use super::{Schema, Shape};
+use crate::node::{Node, Value, shorten};
 use crate::spans::Segment;
 
 /// How a field that the innermost of `open` does not have may be mended.
@@ -57,6 +58,24 @@ fn inside(key: &str, schema: &Schema) -> Option<String> {
         Shape::List => format!("`{key}` belongs inside an entry of the list `{name}`"),
         Shape::Map => format!("`{key}` belongs inside an entry of `{name}`"),
     })
+}
+
+/// How a scalar that stands where a message should may be mended.
+pub(super) fn mapping(node: &Node, schema: &Schema) -> Option<String> {
+    let value = match &node.value {
+        Value::String(text) => format!("\"{}\"", shorten(text).escape_debug()),
+        Value::Number(text) => shorten(text).into_owned(),
+        _ => return None,
+    };
+    match schema.fields {
+        [only] => Some(format!("write `{{{}: {value}}}`", only.name)),
+        _ if schema.name == "StringMatch" => Some(format!("write `{{exact: {value}}}`, or another of the three")),
+        fields if fields.len() <= 16 => {
+            let names: Vec<_> = fields.iter().map(|field| field.name).collect();
+            Some(format!("{} has {}", schema.name, list(&names)))
+        }
+        _ => None,
+    }
 }
 
 /// How a value that is none of `names` may be mended.

@@ -27,7 +27,8 @@ pub(super) fn check(rule: &DestinationRule, report: &mut Report<'_>) {
         if subset.name.is_empty() {
             report.error(&path, "a subset needs a `name`");
         } else if !names::is_dns_label(&subset.name) {
-            report.error(&format!("{path}.name"), format!("`{}` is no name of a subset", subset.name));
+            let message = format!("`{}` is no name of a subset", subset.name);
+            report.error_with_help(&format!("{path}.name"), message, names::LABEL_FORM);
         }
         report.labels(&format!("{path}.labels"), &subset.labels);
         if let Some(policy) = &subset.traffic_policy {

@@ -88,7 +88,7 @@ fn check_host(host: &str, path: &str, report: &mut Report<'_>) {
     // An IPv6 address has no dot and is refused here, as in Istio.
     if name != "*" && !name.contains('.') {
         let message = format!("`{name}` is a short name; a server's host is a full domain name, a wildcard or `*`");
-        report.error(path, message);
+        report.error_with_help(path, message, format!("write it in full, such as `{name}.example.com`"));
     } else if names::is_partial_wildcard(name) {
         report.error_with_help(
             path,

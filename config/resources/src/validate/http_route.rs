@@ -388,7 +388,9 @@ fn check_cors(policy: &CorsPolicy, path: &str, report: &mut Report<'_>) {
     }
     for (index, method) in policy.allow_methods.iter().enumerate() {
         if !CORS_METHODS.contains(&method.as_str()) {
-            report.error(&format!("{path}.allowMethods[{index}]"), format!("`{method}` is no HTTP method"));
+            let help = format!("write one of {}", CORS_METHODS.join(", "));
+            let path = format!("{path}.allowMethods[{index}]");
+            report.error_with_help(&path, format!("`{method}` is no HTTP method"), help);
         }
     }
     for (field, names) in [("allowHeaders", &policy.allow_headers), ("exposeHeaders", &policy.expose_headers)] {

@@ -10,6 +10,10 @@ pub(crate) fn is_label(text: &str) -> bool {
     is_dns_label(text) && !text.bytes().any(|b| b.is_ascii_uppercase())
 }
 
+/// What [`is_dns_label`] asks for, as users read it.
+pub(super) const LABEL_FORM: &str =
+    "a name here has at most 63 letters, digits and `-`, and begins and ends with a letter or digit";
+
 /// RFC 1123 label in any case, as Istio wants most names.
 pub(super) fn is_dns_label(text: &str) -> bool {
     let (first, last) = (text.bytes().next(), text.bytes().last());
@@ -77,7 +81,7 @@ pub(super) fn wildcard_domain(text: &str) -> Result<(), String> {
     };
     let name = first.strip_prefix("*-").or_else(|| first.strip_prefix('*')).unwrap_or(first);
     if first != "*" && !(first.len() <= 63 && is_dns_label(name)) {
-        return Err(format!("`{text}` is no host: its part `{first}` is no label of a domain name"));
+        return Err(bad_label(text, first));
     }
     rest.map_or(Ok(()), |rest| domain_labels(text, rest))
 }
@@ -107,6 +111,17 @@ fn domain_length(text: &str) -> Result<(), String> {
     }
 }
 
+/// What is wrong with a host that has a part which is no label.
+fn bad_label(whole: &str, label: &str) -> String {
+    let has_port = whole.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.contains(':') && !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())
+    });
+    match has_port {
+        true => format!("`{whole}` is no host: it has a port, which is written elsewhere"),
+        false => format!("`{whole}` is no host: its part `{label}` is no label of a domain name"),
+    }
+}
+
 fn domain_labels(whole: &str, labels: &str) -> Result<(), String> {
     let last = labels.rsplit('.').next().unwrap_or_default();
     if last.parse::<i64>().is_ok() {
@@ -116,7 +131,7 @@ fn domain_labels(whole: &str, labels: &str) -> Result<(), String> {
     let labels = labels.strip_suffix('.').unwrap_or(labels);
     match labels.split('.').find(|label| !is_dns_label(label)) {
         Some(_) if labels.is_empty() => Ok(()),
-        Some(label) => Err(format!("`{whole}` is no host: its part `{label}` is no label of a domain name")),
+        Some(label) => Err(bad_label(whole, label)),
         None => Ok(()),
     }
 }
@@ -270,6 +285,9 @@ mod tests {
         assert!(fqdn("*.foo.com").is_err());
         assert!(fqdn("foo.com.").is_ok());
         assert!(fqdn("foo").is_ok());
+        assert!(fqdn("a.b:80").is_err_and(|why| why.contains("port")));
+        assert!(wildcard_domain("a:80").is_err_and(|why| why.contains("port")));
+        assert!(wildcard_domain("::1").is_err_and(|why| why.contains("label")));
         assert!(fqdn(".").is_err());
         assert!(fqdn("..").is_err());
         assert!(gateway_domain("outbound_.80_._.e2e.foobar.mesh", true).is_ok());

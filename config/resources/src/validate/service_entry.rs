@@ -128,7 +128,8 @@ fn check_ports(entry: &ServiceEntry, report: &mut Report<'_>) {
         if port.name.is_empty() {
             report.error(&path, "a port needs a `name`");
         } else if !names::is_dns_label(&port.name) {
-            report.error(&format!("{path}.name"), format!("`{}` is no name of a port", port.name));
+            let message = format!("`{}` is no name of a port", port.name);
+            report.error_with_help(&format!("{path}.name"), message, names::LABEL_FORM);
         }
         if !port.protocol.is_empty() && Protocol::parse(&port.protocol).is_none() {
             let message = format!("`{}` is no protocol", port.protocol);

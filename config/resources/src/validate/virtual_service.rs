@@ -118,11 +118,12 @@ pub(super) fn check_gateways(gateways: &[String], path: &str, report: &mut Repor
             return;
         };
         // `./name` is refused here, as in Istio, though it would be understood.
+        const FORMS: &str = "write `name` for a Gateway of this namespace, and `namespace/name` for any other";
         if !names::is_dns_label(namespace) {
-            report.error(&path, format!("`{namespace}` is no namespace"));
+            report.error_with_help(&path, format!("`{namespace}` is no namespace"), FORMS);
         }
         if !names::is_dns_label(name) {
-            report.error(&path, format!("`{name}` is no name of a Gateway"));
+            report.error_with_help(&path, format!("`{name}` is no name of a Gateway"), FORMS);
         }
     }
 }
@@ -247,7 +248,8 @@ pub(super) fn check_destination(destination: &Destination, path: &str, report: &
         }
     }
     if !destination.subset.is_empty() && !names::is_dns_label(&destination.subset) {
-        report.error(&format!("{path}.subset"), format!("`{}` is no name of a subset", destination.subset));
+        let message = format!("`{}` is no name of a subset", destination.subset);
+        report.error_with_help(&format!("{path}.subset"), message, names::LABEL_FORM);
     }
     if let Some(port) = &destination.port {
         report.port(&format!("{path}.port.number"), port.number);
