@@ -113,7 +113,8 @@ async fn a_file_is_not_read_while_it_is_being_written() {
 #[tokio::test]
 async fn a_file_that_stays_open_is_read_in_the_end() {
     let dir = TempDir::new().unwrap();
-    let mut watched = Watched::new(dir.path());
+    let timing = WatchTiming { hold: Duration::from_millis(100), ..WatchTiming::default() };
+    let mut watched = Watched::with(dir.path(), timing);
     watched.until("there is a view", |_| true).await;
     let mut file = fs::File::create(dir.path().join("a.yaml")).unwrap();
     file.write_all(namespace("a").as_bytes()).unwrap();

@@ -29,7 +29,8 @@ pub struct WatchTiming {
     pub quiet: Duration,
     /// Longest wait for that silence.
     pub max_delay: Duration,
-    /// How long after its last write a file that stays open is left alone.
+    /// How long after its last write a file that stays open is left alone: longer than a slow writer pauses (a copy over
+    /// a network, an editor on a busy machine), for half of a file may be valid and lack the other half's objects.
     pub hold: Duration,
     /// Time between two passes over everything.
     pub rescan: Duration,
@@ -42,7 +43,7 @@ impl Default for WatchTiming {
         Self {
             quiet: Duration::from_millis(20),
             max_delay: Duration::from_millis(100),
-            hold: Duration::from_millis(400),
+            hold: Duration::from_secs(3),
             rescan: Duration::from_secs(5),
             poll: Duration::from_secs(1),
         }
