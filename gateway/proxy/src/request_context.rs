@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::Version;
+use http::{StatusCode, Version};
 use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddress;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -183,7 +183,9 @@ impl RequestContext {
             return;
         }
         let request = session.req_header();
-        let response = session.response_written();
+        // An interim answer is none yet.
+        let is_final = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+        let response = session.response_written().filter(|response| is_final(response.status));
         let code = response.map_or(0, |response| response.status.as_u16());
         let received = session.body_bytes_read() as u64;
         let sent = session.body_bytes_sent() as u64;

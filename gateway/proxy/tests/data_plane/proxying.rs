@@ -316,6 +316,21 @@ async fn plaintext_connections_to_one_address_serve_every_cluster_that_has_it() 
 }
 
 #[tokio::test]
+async fn an_interim_answer_is_no_answer() {
+    let backend = backend::raw(|mut tcp, _| async move {
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut tcp, b"HTTP/1.1 100 Continue\r\n\r\n").await;
+        std::future::pending().await
+    })
+    .await;
+    let edge = Edge::start(Config::to(backend).snapshot()).await;
+    let mut client = Client::connect(edge.address()).await;
+    client.send("POST / HTTP/1.1\r\nHost: a.com\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await;
+    assert_eq!(client.answer().await.status, 100);
+    drop(client);
+    edge.await_request(&["response_code=\"0\"", "response_flags=\"DC\""]).await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_is_counted_as_such() {
     let backend = backend::serve(|_| async {
         tokio::time::sleep(Duration::from_secs(60)).await;
