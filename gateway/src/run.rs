@@ -214,17 +214,22 @@ async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
         () = shutdown.begun() => delay = Duration::ZERO,
         hash = first => {
             let hash = hash.context("the control thread ended before it could serve anything")?;
-            lifecycle.advance(Phase::Live);
-            let started = servers.started(hash);
-            tracing::info!(
-                hash = started.hash,
-                admin = started.admin.map(tracing::field::display),
-                "ready: the first configuration serves"
-            );
-            if let Some(on_started) = options.on_started {
-                on_started(&started);
+            tokio::select! {
+                () = shutdown.begun() => delay = Duration::ZERO,
+                () = any_port(&gateway) => {
+                    lifecycle.advance(Phase::Live);
+                    let started = servers.started(hash);
+                    tracing::info!(
+                        hash = started.hash,
+                        admin = started.admin.map(tracing::field::display),
+                        "ready: the first configuration serves"
+                    );
+                    if let Some(on_started) = options.on_started {
+                        on_started(&started);
+                    }
+                    shutdown.begun().await;
+                }
             }
-            shutdown.begun().await;
         }
     }
 
@@ -240,6 +245,26 @@ async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
     tracing::info!("stopped");
     Ok(())
 }
+
+/// Waits until one of the configured ports is bound. A gateway whose ports all belong to others is not ready: the others
+/// would answer what it is sent. Without any port there is nothing to wait for: an empty folder is a configuration.
+async fn any_port(gateway: &Gateway) {
+    let mut told = false;
+    loop {
+        let listeners = gateway.listeners();
+        if listeners.is_empty() || listeners.iter().any(|listener| listener.error.is_none()) {
+            return;
+        }
+        if !told {
+            tracing::warn!(ports = listeners.len(), "not ready: none of the configured ports could be bound");
+            told = true;
+        }
+        tokio::time::sleep(PORT_POLL).await;
+    }
+}
+
+/// Time between two looks at ports that are in use.
+const PORT_POLL: Duration = Duration::from_millis(250);
 
 /// Idle connections to backends that one worker keeps at most: each costs a file and some kilobytes at both ends.
 const MAX_IDLE_UPSTREAM: usize = 16_384;

@@ -1,7 +1,7 @@
 //! The small commands, and how all of them behave in a shell.
 
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStderr, Stdio};
 
 use crate::common::{run, tidegate};
 
@@ -86,24 +86,61 @@ fn a_configuration_without_a_port_is_told() {
     let yaml = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec:\n  selector: {istio: team-a}\n  \
                 servers:\n  - port: {number: 8080, name: http, protocol: HTTP}\n    hosts: ['*']\n";
     std::fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
-    let mut run = tidegate()
+    let (_, told) = run_until(&["--config", &folder.path().display().to_string()], "ready:");
+    let warned = told.iter().any(|line| line.contains("no port is served") && line.contains("istio=ingressgateway"));
+    assert!(warned, "{told:#?}");
+}
+
+#[test]
+fn a_gateway_whose_only_port_is_taken_is_not_ready() {
+    let occupant = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = occupant.local_addr().unwrap().port().to_string();
+    let (mut gateway, told) = run_until(&["--to", "127.0.0.1:1", "--port", &port], "not ready:");
+    assert!(told.iter().any(|line| line.contains(&port) && line.contains("in use")), "{told:#?}");
+    assert!(!told.iter().any(|line| line.contains(" ready:") && !line.contains("not ready:")), "{told:#?}");
+    drop(occupant);
+    gateway.lines(" ready: the first");
+}
+
+/// A gateway that runs until this is dropped.
+struct Gateway {
+    process: Child,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Gateway {
+    /// Log lines up to the first that contains `last`.
+    #[track_caller]
+    fn lines(&mut self, last: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        for line in self.stderr.by_ref().lines() {
+            lines.push(line.unwrap());
+            if lines.last().is_some_and(|line| line.contains(last)) {
+                return lines;
+            }
+        }
+        panic!("`{last}` was not logged: {lines:#?}");
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts `tidegate run` without servers for operators, and reads its log up to a line that contains `last`.
+#[track_caller]
+fn run_until(arguments: &[&str], last: &str) -> (Gateway, Vec<String>) {
+    let mut process = tidegate()
         .args(["run", "--state-dir=none", "--admin-address=none", "--stats-address=none", "--health-address=none"])
-        .arg("--config")
-        .arg(folder.path())
+        .args(arguments)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut told = Vec::new();
-    for line in BufReader::new(run.stderr.take().unwrap()).lines() {
-        let line = line.unwrap();
-        let is_ready = line.contains("ready:");
-        told.push(line);
-        if is_ready {
-            break;
-        }
-    }
-    run.kill().unwrap();
-    run.wait().unwrap();
-    let warned = told.iter().any(|line| line.contains("no port is served") && line.contains("istio=ingressgateway"));
-    assert!(warned, "{told:#?}");
+    let stderr = BufReader::new(process.stderr.take().unwrap());
+    let mut gateway = Gateway { process, stderr };
+    let lines = gateway.lines(last);
+    (gateway, lines)
 }
