@@ -105,7 +105,7 @@ fn server_hosts_admit_by_namespace() {
     check_admission("a.com", "x", true);
     check_admission("'*/a.com'", "x", true);
     check_admission("x/a.com", "x", true);
-    check_admission("x/a.com", "y", false);
+    check_admission("x/a.com", "z", false);
     check_admission("./a.com", "infra", true);
     check_admission("./a.com", "x", false);
     check_admission("'x/*'", "x", true);

@@ -57,7 +57,7 @@ fn without_timestamps_names_decide_then_namespaces() {
         )
         .replace("name: same", &format!("name: same, namespace: {namespace}"))
     };
-    check(&compiled(&[GATEWAY, &other("y", "b"), &other("x", "a"), SERVICES]), "GET a.com/", "80||a");
+    check(&compiled(&[GATEWAY, &other("z", "b"), &other("x", "a"), SERVICES]), "GET a.com/", "80||a");
 }
 
 #[test]

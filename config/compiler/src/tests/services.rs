@@ -192,7 +192,7 @@ fn one_host_is_one_service() {
     let admin = "{number: 81, name: admin, protocol: HTTP2}";
     let oldest = entry("z", "x", "2024-01-01T00:00:00Z", http, "10.0.0.1");
     let same_namespace = entry("a", "x", "2024-02-01T00:00:00Z", &format!("{http}, {admin}"), "10.0.0.2");
-    let other_namespace = entry("a", "y", "2024-03-01T00:00:00Z", http, "10.0.0.3");
+    let other_namespace = entry("a", "z", "2024-03-01T00:00:00Z", http, "10.0.0.3");
     let compilation = routed_to("ext.com", &[&same_namespace, &other_namespace, &oldest]);
     // Two ports by now, so the listener's counts.
     assert_eq!(endpoints(&compilation, "outbound|80||ext.com"), ["10.0.0.1:80", "10.0.0.2:80"]);
