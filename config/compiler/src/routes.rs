@@ -269,10 +269,18 @@ fn compile_route(
 
 /// Rules behind a rule without `match` are named by the validation of the VirtualService itself.
 fn report_hidden(binding: &Binding<'_, '_>, reachable: &Reachable, findings: &mut Findings) {
-    let Some((rule, entry @ Some(_))) = reachable.end else { return };
+    let Some((rule, entry @ Some(number))) = reachable.end else { return };
     let place = binding.object.origin_of(&path_of(rule, entry));
+    let is_narrow = |entry: &HttpMatchRequest| entry.port != 0 || !entry.gateways.is_empty();
+    let narrow = binding.spec.http.get(rule).and_then(|rule| rule.r#match.get(number)).is_some_and(is_narrow);
+    // Elsewhere the same rule may well be reached.
+    let port = if narrow {
+        format!(" on port {} of Gateway {}/{}", binding.key.port, binding.gateway.namespace, binding.gateway.name)
+    } else {
+        String::new()
+    };
     for hidden in &reachable.hidden {
-        let message = format!("the rule is never reached: the rule at {place} takes every request before it");
+        let message = format!("the rule is never reached{port}: the rule at {place} takes every request before it");
         findings.warning(Code::UNREACHABLE_RULE, binding.object, &path_of(*hidden, None), message);
     }
 }

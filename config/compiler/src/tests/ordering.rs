@@ -109,6 +109,15 @@ fn rules_behind_a_catch_all_are_unreachable_and_reported() {
 }
 
 #[test]
+fn a_rule_that_one_port_does_not_reach_is_named_with_the_port() {
+    let rules = format!("{{match: [{{port: 80}}], {}}}, {{{}}}", to("a"), to("b"));
+    let service = virtual_service("v", &format!("hosts: [a.com], http: [{rules}]"));
+    let compilation = compiled(&[GATEWAY, &service, SERVICES]);
+    check(&compilation, "GET a.com/b", "80||a");
+    check_finding(&compilation, "IST0130", "spec.http[1]", "never reached on port 80 of Gateway istio-system/gw");
+}
+
+#[test]
 fn two_gateways_on_one_port_give_a_virtual_service_its_routes_once() {
     let second = GATEWAY.replace("name: gw,", "name: gw2,");
     let service = virtual_service("v", &format!("hosts: [a.com], http: [{}, {{{}}}]", prefix("/b", "b"), to("a")))
