@@ -85,6 +85,14 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Names of the variables that are read as options: an error may be about one of them and names the option only.
+fn environment() -> Vec<String> {
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with("TIDEGATE_")).collect();
+    names.sort();
+    names
+}
+
 /// Parses the arguments, does what they ask for, and turns the outcome into an exit code.
 pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -96,6 +104,11 @@ pub(crate) fn main() -> ExitCode {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Success,
                 _ => Exit::Usage,
             };
+            let from_environment = environment();
+            if exit == Exit::Usage && !from_environment.is_empty() {
+                let names = from_environment.join(", ");
+                Console::new(ColorWhen::Auto).help(&format!("the environment counts as options too, and has {names}"));
+            }
             return exit.into();
         }
     };

@@ -81,6 +81,14 @@ fn standard_input_cannot_be_watched() {
 }
 
 #[test]
+fn options_of_the_environment_are_named_beside_a_usage_error() {
+    let output = tidegate().args(["run", "--to", "127.0.0.1:1"]).env("TIDEGATE_CONFIG", "shop").output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("cannot be used with") && stderr.contains("has TIDEGATE_CONFIG"), "{stderr}");
+}
+
+#[test]
 fn a_configuration_without_a_port_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let yaml = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec:\n  selector: {istio: team-a}\n  \
