@@ -119,7 +119,7 @@ impl ProxyHttp for HttpService {
         if context.attempts > 1 {
             retry::prepare(context).await?;
         }
-        peer::build(session, context)
+        peer::build(session, context, self.shared.limits.stall_timeout)
     }
 
     async fn connected_to_upstream(

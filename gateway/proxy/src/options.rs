@@ -51,8 +51,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// A connection without a request is closed after this; HTTP/2 too.
     pub idle_timeout: Duration,
-    /// A request whose client neither sends the body nor takes the response is given up after this. Does not apply to
-    /// upgraded connections.
+    /// A request whose client neither sends the body nor takes the response is given up after this, and so is the body
+    /// that an HTTP/1 backend does not take. Does not apply to upgraded connections.
     pub stall_timeout: Duration,
     /// Streams that an HTTP/2 client may have open at once.
     pub max_concurrent_streams: u32,

@@ -29,11 +29,11 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 const SHORT_BODY: usize = 32 * 1024;
 const SHORT_WAIT: Duration = Duration::from_millis(60);
 
-/// The peer for the host that was picked.
+/// The peer for the host that was picked, which may take `stall` to read what it is sent.
 ///
 /// # Errors
 /// The answer is in the context: there is no host, or no time left.
-pub(crate) fn build(session: &mut Session, context: &mut RequestContext) -> Result<Box<HttpPeer>> {
+pub(crate) fn build(session: &mut Session, context: &mut RequestContext, stall: Duration) -> Result<Box<HttpPeer>> {
     let (Some(cluster), Some(host)) = (context.cluster.clone(), context.host().cloned()) else {
         context.reply = Some(LocalReply::NO_HEALTHY_UPSTREAM);
         return Error::e_explain(ErrorType::ConnectError, "no host");
@@ -64,6 +64,9 @@ pub(crate) fn build(session: &mut Session, context: &mut RequestContext) -> Resu
     options.idle_timeout = Some(IDLE);
     // HTTP/1 clients have a clock of their own, which is exact and covers the whole answer.
     options.read_timeout = remaining.filter(|_| session.is_http2());
+    // While Pingora sends a body over HTTP/1 it does not look for an answer. A backend that has answered and reads no
+    // more would hold the request for ever; after this time its answer is passed on.
+    options.write_timeout = Some(stall).filter(|_| !http2 && !session.is_upgrade_req());
     if http2 {
         options.set_http_version(2, 2);
         options.max_h2_streams = MAX_STREAMS;

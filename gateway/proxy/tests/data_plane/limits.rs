@@ -20,6 +20,33 @@ async fn counting() -> (Edge, Count) {
 }
 
 #[tokio::test]
+async fn a_backend_that_answers_and_reads_no_more_holds_nobody_for_ever() {
+    let backend = backend::raw(|mut tcp, _| async move {
+        let answer = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig";
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut tcp, answer).await;
+        std::future::pending().await
+    })
+    .await;
+    let limits = Limits { stall_timeout: Duration::from_millis(500), ..Limits::default() };
+    let edge = Edge::with_limits(Config::to(backend).snapshot(), limits).await;
+    let (mut read, mut write) = tokio::net::TcpStream::connect(edge.address()).await.unwrap().into_split();
+    let upload = tokio::spawn(async move {
+        let body = vec![b'x'; 20 << 20];
+        let head = format!("POST / HTTP/1.1\r\nHost: a.com\r\nContent-Length: {}\r\n\r\n", body.len());
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut write, &[head.into_bytes(), body].concat()).await;
+        write
+    });
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"big") {
+        let read = tokio::io::AsyncReadExt::read_buf(&mut read, &mut answer);
+        let count = tokio::time::timeout(Duration::from_secs(10), read).await.expect("an answer").unwrap();
+        assert_ne!(count, 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 413 "));
+    upload.abort();
+}
+
+#[tokio::test]
 async fn ambiguous_requests_are_refused_and_nothing_after_them_is_served() {
     let (edge, count) = counting().await;
     let head = "GET / HTTP/1.1\r\nHost: a.com\r\n";
