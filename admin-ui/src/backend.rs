@@ -1,6 +1,7 @@
 //! What the admin interface asks of the process that it runs in.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,8 +19,9 @@ pub trait Backend: Send + Sync + 'static {
     /// The Snapshot that requests are served from now.
     fn snapshot(&self) -> Arc<Snapshot>;
 
-    /// Appends all metrics in Prometheus' text format, each family with its HELP and TYPE lines.
-    fn write_metrics(&self, out: &mut String);
+    /// Writes all metrics in Prometheus' text format, each family with its HELP and TYPE lines. `out` may block for a
+    /// slow client, so no lock may be held over a write; after its first error nothing more need be written.
+    fn write_metrics(&self, out: &mut dyn fmt::Write);
 
     /// Every cluster that serves, sorted by name, with its endpoints as they are now (resolved names too).
     fn clusters(&self) -> Vec<ClusterStatus>;

@@ -1,5 +1,6 @@
 //! One table row per path: what `/help` prints is what is served.
 
+use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tidegate_core::Lifecycle;
 use tokio::sync::Semaphore;
 
 use crate::Backend;
-use crate::body::Pieces;
+use crate::body::{Pieces, Streamed};
 use crate::guard::{AllowedHosts, guard};
 
 pub(crate) const TEXT: &str = "text/plain; charset=UTF-8";
@@ -123,18 +124,32 @@ impl Parameters {
     }
 }
 
+/// Writes an answer while it is sent.
+pub(crate) type WriteLater = Box<dyn FnOnce(&mut dyn fmt::Write) + Send>;
+
 /// An answer.
-#[derive(Debug)]
 pub(crate) struct Reply {
     status: StatusCode,
     content_type: &'static str,
-    body: Pieces,
+    body: Content,
     allow: Option<&'static str>,
+}
+
+enum Content {
+    Whole(Pieces),
+    /// Still to be written; never reaches the connection in this form.
+    Later(WriteLater),
+    Streamed(Streamed),
 }
 
 impl Reply {
     pub(crate) fn new(status: StatusCode, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, content_type, body: Pieces::from(body.into()), allow: None }
+        Self { status, content_type, body: Content::Whole(Pieces::from(body.into())), allow: None }
+    }
+
+    /// An answer that may be larger than what should be in memory at once. For handlers that run blocking.
+    pub(crate) fn streamed(content_type: &'static str, write: WriteLater) -> Self {
+        Self { status: StatusCode::OK, content_type, body: Content::Later(write), allow: None }
     }
 
     pub(crate) fn text(status: StatusCode, body: impl Into<Vec<u8>>) -> Self {
@@ -160,7 +175,7 @@ impl Reply {
         let written = serde_json::to_writer_pretty(&mut body, value)
             .and_then(|()| body.write_all(b"\n").map_err(serde_json::Error::io));
         match written {
-            Ok(()) => Self { status: StatusCode::OK, content_type: JSON, body, allow: None },
+            Ok(()) => Self { status: StatusCode::OK, content_type: JSON, body: Content::Whole(body), allow: None },
             Err(error) => Self::text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot be shown: {error}\n")),
         }
     }
@@ -168,7 +183,12 @@ impl Reply {
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        let mut response = Response::new(Body::new(self.body));
+        let body = match self.body {
+            Content::Whole(pieces) => Body::new(pieces),
+            Content::Streamed(streamed) => Body::new(streamed),
+            Content::Later(_) => Body::empty(),
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = self.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         if let Some(allow) = self.allow {
@@ -223,12 +243,27 @@ async fn serve(admin: Arc<Admin>, endpoint: Endpoint, request: Request) -> Reply
     let worker = tokio::task::spawn_blocking(move || {
         let mut reply = run(&admin, &parameters);
         drop(turn);
-        if reply.body.len() >= LARGE {
-            match large.try_acquire_owned() {
-                Ok(permit) => reply.body.hold(permit),
-                Err(_) => return Reply::busy(),
-            }
+        let is_large = match &reply.body {
+            Content::Whole(pieces) => pieces.len() >= LARGE,
+            Content::Later(_) | Content::Streamed(_) => true,
+        };
+        if !is_large {
+            return reply;
         }
+        let Ok(permit) = large.try_acquire_owned() else { return Reply::busy() };
+        reply.body = match reply.body {
+            Content::Whole(mut pieces) => {
+                pieces.hold(permit);
+                Content::Whole(pieces)
+            }
+            Content::Later(write) => {
+                let (body, mut writer) = Streamed::new(permit);
+                // Waits for its client, at most as long as a connection may last.
+                tokio::task::spawn_blocking(move || write(&mut writer));
+                Content::Streamed(body)
+            }
+            streamed @ Content::Streamed(_) => streamed,
+        };
         reply
     });
     worker.await.unwrap_or_else(|error| {

@@ -16,13 +16,14 @@ pub(crate) fn prometheus(admin: &Admin, parameters: &Parameters) -> Reply {
         Ok(filter) => filter,
         Err(reply) => return reply,
     };
+    let used_only = parameters.has("usedonly");
+    if filter.is_none() && !used_only {
+        let backend = admin.backend.clone();
+        return Reply::streamed(PROMETHEUS, Box::new(move |out| backend.write_metrics(out)));
+    }
     let mut text = String::new();
     admin.backend.write_metrics(&mut text);
-    let used_only = parameters.has("usedonly");
-    if filter.is_some() || used_only {
-        text = filtered(&text, filter.as_ref(), used_only);
-    }
-    Reply::new(StatusCode::OK, PROMETHEUS, text)
+    Reply::new(StatusCode::OK, PROMETHEUS, filtered(&text, filter.as_ref(), used_only))
 }
 
 pub(crate) fn stats(admin: &Admin, parameters: &Parameters) -> Reply {

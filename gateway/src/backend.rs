@@ -59,7 +59,7 @@ impl Backend for ProcessBackend {
         self.gateway.snapshot()
     }
 
-    fn write_metrics(&self, out: &mut String) {
+    fn write_metrics(&self, out: &mut dyn std::fmt::Write) {
         self.gateway.write_metrics(out);
     }
 

@@ -296,8 +296,8 @@ impl Backend for Fixture {
         self.snapshot.clone()
     }
 
-    fn write_metrics(&self, out: &mut String) {
-        out.push_str(&self.metrics);
+    fn write_metrics(&self, out: &mut dyn std::fmt::Write) {
+        out.write_str(&self.metrics).unwrap();
     }
 
     fn clusters(&self) -> Vec<ClusterStatus> {
@@ -486,9 +486,25 @@ pub(crate) async fn exchange(server: SocketAddr, request: &str) -> Answer {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok()).unwrap_or(0);
-    let headers = lines
+    let headers: HashMap<_, _> = lines
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
-    Answer { status, headers, body: body.to_owned() }
+    let is_chunked = headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked");
+    let body = if is_chunked { unchunked(body) } else { body.to_owned() };
+    Answer { status, headers, body }
+}
+
+/// The text of a chunked body, which must be whole.
+fn unchunked(mut rest: &str) -> String {
+    let mut body = String::new();
+    loop {
+        let (length, after) = rest.split_once("\r\n").unwrap();
+        let length = usize::from_str_radix(length, 16).unwrap();
+        if length == 0 {
+            return body;
+        }
+        body.push_str(&after[..length]);
+        rest = after[length..].strip_prefix("\r\n").unwrap();
+    }
 }

@@ -118,8 +118,8 @@ impl Gateway {
         self.shared.published.load().clusters().iter().map(|cluster| cluster.status()).collect()
     }
 
-    /// Appends all metrics in Prometheus' text format.
-    pub fn write_metrics(&self, out: &mut String) {
+    /// Writes all metrics in Prometheus' text format. Holds no lock while it writes.
+    pub fn write_metrics(&self, out: &mut dyn std::fmt::Write) {
         let published = self.shared.published.load_full();
         self.shared.metrics.write_prometheus(published.clusters(), out);
     }
