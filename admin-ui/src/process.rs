@@ -43,7 +43,8 @@ pub(crate) fn server_info(admin: &Admin, _: &Parameters) -> Reply {
     }))
 }
 
-/// `envoy.admin.v3.Memory`, as far as the kernel knows it. `allocated` is left out: the allocator does not tell.
+/// `envoy.admin.v3.Memory`, as far as the kernel knows it. `allocated` is left out: the allocator does not tell. The heap
+/// is what of it is in memory: the allocator reserves addresses far beyond.
 pub(crate) fn memory(_: &Admin, _: &Parameters) -> Reply {
     let status = match std::fs::read_to_string("/proc/self/status") {
         Ok(status) => status,
@@ -55,7 +56,7 @@ pub(crate) fn memory(_: &Admin, _: &Parameters) -> Reply {
         }
     };
     let mut memory = Map::new();
-    for (field, line) in [("heap_size", "VmData"), ("total_physical_bytes", "VmRSS")] {
+    for (field, line) in [("heap_size", "RssAnon"), ("total_physical_bytes", "VmRSS")] {
         if let Some(bytes) = status_bytes(&status, line) {
             // Protobuf's JSON writes 64-bit numbers as text.
             memory.insert(field.to_owned(), Value::String(bytes.to_string()));
