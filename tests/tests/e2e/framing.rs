@@ -241,7 +241,7 @@ async fn an_answer_before_the_end_of_the_request_is_the_answer() {
                     }
                 }
                 let target = String::from_utf8_lossy(&seen).split(' ').nth(1).unwrap_or_default().to_owned();
-                let answer = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nbig";
+                let answer = b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbig";
                 let _ = stream.write_all(answer).await;
                 if target == "/drained" {
                     let _ = stream.shutdown().await;
@@ -261,7 +261,6 @@ async fn an_answer_before_the_end_of_the_request_is_the_answer() {
     // own tests set low (`limits.rs`).
     for (target, length) in [("/drained", 20 << 20), ("/unread", 64 << 10)] {
         for protocol in BOTH {
-            eprintln!("LEG {protocol:?} {target}");
             let body = vec![b'x'; length];
             let answer = client::send_over(protocol, local(port), "POST", "echo.test", target, &[], body).await;
             assert_eq!((answer.status.as_u16(), answer.text().as_str()), (413, "big"), "{protocol:?} {target}");
