@@ -199,15 +199,19 @@ impl Tidegate {
         self.child.id().expect("a process that has not been waited for")
     }
 
-    /// Everything on stderr so far.
+    /// Every whole line on stderr so far.
     pub fn log(&self) -> String {
-        let bytes = fs::read(self.home.path().join("stderr")).expect("the captured stderr");
-        String::from_utf8_lossy(&bytes).into_owned()
+        self.captured("stderr")
     }
 
-    /// Everything on stdout so far; access logs to `/dev/stdout` are here.
+    /// Every whole line on stdout so far; access logs to `/dev/stdout` are here.
     pub fn stdout(&self) -> String {
-        let bytes = fs::read(self.home.path().join("stdout")).expect("the captured stdout");
+        self.captured("stdout")
+    }
+
+    fn captured(&self, name: &str) -> String {
+        let mut bytes = fs::read(self.home.path().join(name)).expect("captured output");
+        bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1));
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
