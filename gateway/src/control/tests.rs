@@ -220,6 +220,30 @@ fn deletion_works_beside_a_document_that_was_always_broken() {
 }
 
 #[test]
+fn a_file_that_becomes_empty_keeps_what_it_defined_and_a_comment_does_not() {
+    let mut bench = Bench::new();
+    bench.write("g.yaml", GATEWAY);
+    bench.write("a.yaml", &route("a"));
+    bench.look();
+    for _ in 0..2 {
+        bench.write("a.yaml", "");
+        let status = bench.look();
+        assert_eq!(bench.hosts(), ["a.test:80"]);
+        assert!(status.serving_last_good.is_some());
+        assert!(status.diagnostics.iter().any(|finding| finding.message.contains("has become empty")));
+    }
+    bench.write("a.yaml", &route_to("a", "a2.test"));
+    assert_eq!(bench.look().serving_last_good, None);
+    assert_eq!(bench.hosts(), ["a2.test:80"]);
+    bench.write("a.yaml", "# nothing any more\n");
+    bench.look();
+    assert!(bench.hosts().is_empty());
+    // What never held anything may be empty.
+    bench.write("b.yaml", "");
+    assert_eq!(bench.look().serving_last_good, None);
+}
+
+#[test]
 fn a_deleted_file_deletes_and_a_vanished_folder_does_not() {
     let mut bench = Bench::new();
     bench.write("g.yaml", GATEWAY);

@@ -258,6 +258,13 @@ impl FileSource {
             Ok(content) => content,
             Err(diagnostic) => return (refused(found.stamp, *diagnostic), true),
         };
+        // What a full disk and a writer that truncates first leave behind. Who means to remove everything deletes the file.
+        if content.bytes.is_empty() && known.is_some_and(|known| known.hash != Some(content.hash)) {
+            let message = "the file has become empty; `tidegate run` keeps what it defined before in use";
+            let diagnostic = Diagnostic::warning(Code::SYNTAX, origin(&found.path), message)
+                .help("delete the file to remove its objects, or leave a comment in it");
+            return (refused(content.stamp, diagnostic), true);
+        }
         *budget = rest;
         let Content { bytes, hash, stamp } = content;
         let whole = stamp.len == bytes.len() as u64;
