@@ -70,9 +70,10 @@ async fn publishing_under_load_fails_no_request() {
     let edge = Edge::start(listening(Config::to(a), &names[..1]).snapshot()).await;
     let address = edge.address();
     let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (answered, mut answers) = tokio::sync::watch::channel(0_usize);
     let clients: Vec<_> = (0..8)
         .map(|_| {
-            let done = done.clone();
+            let (done, answered) = (done.clone(), answered.clone());
             tokio::spawn(async move {
                 let mut count = 0;
                 let mut client = Client::connect(address).await;
@@ -82,16 +83,21 @@ async fn publishing_under_load_fails_no_request() {
                     assert_eq!(answer.status, 200);
                     assert!(matches!(answer.text(), "a" | "b"));
                     count += 1;
+                    answered.send_modify(|total| *total += 1);
                 }
                 count
             })
         })
         .collect();
+    // Its end is the end of all clients, so that nobody waits for them in vain.
+    drop(answered);
     for round in 0..100 {
         let backend = if round % 2 == 0 { b } else { a };
         let listeners = if round % 4 < 2 { &names[..] } else { &names[..1] };
         edge.publish(listening(Config::to(backend), listeners).snapshot()).await;
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        // Each Snapshot serves requests that began under it.
+        let before = *answers.borrow_and_update();
+        answers.wait_for(|total| *total >= before + 16).await.unwrap();
     }
     done.store(true, std::sync::atomic::Ordering::Relaxed);
     let mut total = 0;
