@@ -2,8 +2,8 @@
 
 use super::{Report, load_balancer, names, tls};
 use crate::networking::{
-    ConnectionPoolSettings, DestinationRule, H2UpgradePolicy, HttpSettings, OutlierDetection, PortTrafficPolicy,
-    RetryBudget, TcpSettings, TrafficPolicy, TunnelSettings,
+    ClientTlsSettings, ConnectionPoolSettings, DestinationRule, H2UpgradePolicy, HttpSettings, LoadBalancerSettings,
+    OutlierDetection, PortTrafficPolicy, RetryBudget, TcpSettings, TrafficPolicy, TunnelSettings,
 };
 
 pub(super) fn check(rule: &DestinationRule, report: &mut Report<'_>) {
@@ -68,18 +68,8 @@ fn check_policy(policy: &TrafficPolicy, path: &str, report: &mut Report<'_>) {
         report.error(path, "`tunnel` and `proxyProtocol` exclude each other");
         return;
     }
-    if let Some(outlier) = outlier_detection {
-        check_outlier(outlier, &format!("{path}.outlierDetection"), report);
-    }
-    if let Some(pool) = connection_pool {
-        check_pool(pool, &format!("{path}.connectionPool"), report);
-    }
-    if let Some(balancer) = load_balancer {
-        load_balancer::check(balancer, outlier_detection.is_some(), &format!("{path}.loadBalancer"), report);
-    }
-    if let Some(tls) = tls {
-        tls::check_client(tls, &format!("{path}.tls"), report);
-    }
+    let blocks = (outlier_detection.as_ref(), connection_pool.as_ref(), load_balancer.as_ref(), tls.as_ref());
+    check_blocks(blocks, path, report);
     for (index, settings) in port_level_settings.iter().enumerate() {
         check_port(settings, &format!("{path}.portLevelSettings[{index}]"), report);
     }
@@ -91,6 +81,29 @@ fn check_policy(policy: &TrafficPolicy, path: &str, report: &mut Report<'_>) {
     }
 }
 
+/// The blocks that a policy and the policy of a port have in common.
+type Blocks<'a> = (
+    Option<&'a OutlierDetection>,
+    Option<&'a ConnectionPoolSettings>,
+    Option<&'a LoadBalancerSettings>,
+    Option<&'a ClientTlsSettings>,
+);
+
+fn check_blocks((outlier, pool, balancer, tls): Blocks<'_>, path: &str, report: &mut Report<'_>) {
+    if let Some(outlier) = outlier {
+        check_outlier(outlier, &format!("{path}.outlierDetection"), report);
+    }
+    if let Some(pool) = pool {
+        check_pool(pool, &format!("{path}.connectionPool"), report);
+    }
+    if let Some(balancer) = balancer {
+        load_balancer::check(balancer, outlier.is_some(), &format!("{path}.loadBalancer"), report);
+    }
+    if let Some(tls) = tls {
+        tls::check_client(tls, &format!("{path}.tls"), report);
+    }
+}
+
 fn check_port(settings: &PortTrafficPolicy, path: &str, report: &mut Report<'_>) {
     let PortTrafficPolicy { port, load_balancer, connection_pool, outlier_detection, tls } = settings;
     if port.is_none() {
@@ -99,18 +112,8 @@ fn check_port(settings: &PortTrafficPolicy, path: &str, report: &mut Report<'_>)
     if load_balancer.is_none() && connection_pool.is_none() && outlier_detection.is_none() && tls.is_none() {
         report.error(path, "the policy of a port needs at least one field beside `port`");
     }
-    if let Some(outlier) = outlier_detection {
-        check_outlier(outlier, &format!("{path}.outlierDetection"), report);
-    }
-    if let Some(pool) = connection_pool {
-        check_pool(pool, &format!("{path}.connectionPool"), report);
-    }
-    if let Some(balancer) = load_balancer {
-        load_balancer::check(balancer, outlier_detection.is_some(), &format!("{path}.loadBalancer"), report);
-    }
-    if let Some(tls) = tls {
-        tls::check_client(tls, &format!("{path}.tls"), report);
-    }
+    let blocks = (outlier_detection.as_ref(), connection_pool.as_ref(), load_balancer.as_ref(), tls.as_ref());
+    check_blocks(blocks, path, report);
 }
 
 fn check_tunnel(tunnel: &TunnelSettings, path: &str, report: &mut Report<'_>) {
