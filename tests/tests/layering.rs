@@ -13,7 +13,10 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("tidegate-snapshot", &["tidegate-core"]),
     ("tidegate-compiler", &["tidegate-core", "tidegate-resources", "tidegate-snapshot"]),
     ("tidegate-mesh-bridge", &["tidegate-core", "tidegate-resources", "tidegate-snapshot"]),
-    ("tidegate-proxy", &["tidegate-core", "tidegate-snapshot"]),
+    ("tidegate-sds", &["tidegate-core"]),
+    ("tidegate-sds-wire", &["tidegate-core", "tidegate-sds"]),
+    ("tidegate-acme", &["tidegate-core", "tidegate-sds"]),
+    ("tidegate-proxy", &["tidegate-core", "tidegate-sds", "tidegate-snapshot"]),
     ("tidegate-admin", &["tidegate-core", "tidegate-resources", "tidegate-snapshot"]),
     ("tidegate-tests", &[]),
 ];

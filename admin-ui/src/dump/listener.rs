@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 use tidegate_snapshot::{
-    AccessLog, AccessLogFormat, FilterChain, Listener, MeshSettings, PathNormalization, ServerHeader, Snapshot,
+    AccessLog, AccessLogFormat, FilterChain, Listener, MeshSettings, PathNormalization, RouteTable, ServerHeader,
+    Snapshot,
 };
 
 use super::endpoint::socket_address;
@@ -36,7 +37,7 @@ fn resource(listener: &Listener, mesh: &MeshSettings) -> Value {
         let both = json!([{ "address": socket_address("::", listener.port) }]);
         set(&mut message, "additional_addresses", Some(both));
     }
-    let chains: Vec<_> = listener.filter_chains.iter().map(|chain| filter_chain(listener, chain, mesh)).collect();
+    let chains: Vec<_> = listener.filter_chains().iter().map(|chain| filter_chain(listener, chain, mesh)).collect();
     set(&mut message, "filter_chains", Some(chains));
     set(&mut message, "traffic_direction", Some("OUTBOUND"));
     typed("envoy.config.listener.v3.Listener", message)
@@ -48,19 +49,25 @@ fn filter_chain(listener: &Listener, chain: &FilterChain, mesh: &MeshSettings) -
         let names: Vec<_> = chain.server_names.iter().map(ToString::to_string).collect();
         set(&mut message, "filter_chain_match", Some(json!({ "server_names": names })));
     }
-    let filter = json!({
-        "name": HTTP_CONNECTION_MANAGER,
-        "typed_config": http_connection_manager(listener, chain, mesh),
-    });
-    set(&mut message, "filters", Some(vec![filter]));
+    let filters: Vec<_> = chain
+        .route_table()
+        .map(|table| {
+            json!({
+                "name": HTTP_CONNECTION_MANAGER,
+                "typed_config": http_connection_manager(listener, table, mesh),
+            })
+        })
+        .into_iter()
+        .collect();
+    set(&mut message, "filters", Some(filters));
     set(&mut message, "name", (!chain.name.is_empty()).then_some(chain.name.as_str()));
     message
 }
 
-fn http_connection_manager(listener: &Listener, chain: &FilterChain, mesh: &MeshSettings) -> Value {
+fn http_connection_manager(listener: &Listener, table: &RouteTable, mesh: &MeshSettings) -> Value {
     let mut message = json!({
         "stat_prefix": format!("outbound_{}", listener.name),
-        "rds": { "route_config_name": chain.route_table.name },
+        "rds": { "route_config_name": table.name },
         "http_filters": [{
             "name": "envoy.filters.http.router",
             "typed_config": typed("envoy.extensions.filters.http.router.v3.Router", json!({})),

@@ -17,8 +17,7 @@ pub(super) fn section<'a>(snapshot: &'a Snapshot, options: DumpOptions<'a>, vers
     let mut seen = HashSet::new();
     let mut tables = Vec::new();
     for listener in snapshot.listeners() {
-        for chain in &listener.filter_chains {
-            let table = &*chain.route_table;
+        for table in listener.filter_chains().iter().filter_map(|chain| chain.route_table()) {
             // Chains may share a table.
             if options.names(&table.name) && seen.insert(table.name.as_str()) {
                 tables.push((table, listener.port));

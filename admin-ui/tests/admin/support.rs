@@ -68,6 +68,7 @@ fn cluster(name: &str, protocol: UpstreamProtocol, discovery: Discovery, sources
         protocol,
         load_balancing: LoadBalancing::LeastRequest,
         connect_timeout: Duration::from_secs(10),
+        tls: None,
         discovery,
         service: DestinationService { name: host.split('.').next().unwrap().into(), host, namespace: "default".into() },
         sources: sources.iter().map(|key| (key.clone(), origin(80))).collect(),
@@ -203,18 +204,11 @@ fn routes() -> Vec<Route> {
 }
 
 fn listener(name: &str, bind: Option<&str>, port: u16, table: RouteTable) -> Listener {
-    Listener {
-        name: name.into(),
-        bind: bind.map(|ip| ip.parse().unwrap()),
-        port,
-        protocol: ListenerProtocol::Http,
-        filter_chains: vec![FilterChain {
-            name: table.name.clone(),
-            server_names: Vec::new(),
-            route_table: Arc::new(table),
-        }],
-        sources: vec![(key(Kind::Gateway, "bookinfo"), origin(1))],
-    }
+    let chain = FilterChain::new(table.name.clone(), NetworkFilter::Http(Arc::new(table)));
+    let bind = bind.map(|ip| ip.parse().unwrap());
+    let mut listener = Listener::new(name.into(), bind, port, ListenerProtocol::Http, vec![chain]);
+    listener.sources = vec![(key(Kind::Gateway, "bookinfo"), origin(1))];
+    listener
 }
 
 fn virtual_host(host: &str, port: u16, routes: Vec<Route>) -> VirtualHost {
@@ -235,6 +229,7 @@ pub(crate) fn snapshot() -> Snapshot {
             format: AccessLogFormat::Json(vec![("method".into(), Template::parse("%REQ(:METHOD)%").unwrap())]),
         }),
         server_header: ServerHeader::Default,
+        ..MeshSettings::default()
     };
     Snapshot::new(
         vec![
@@ -249,10 +244,9 @@ pub(crate) fn snapshot() -> Snapshot {
 /// As [`snapshot`], with `count` more virtual hosts on port 80.
 pub(crate) fn large_snapshot(count: usize) -> Snapshot {
     let base = snapshot();
-    let mut first = base.listeners()[0].clone();
-    let mut hosts = first.filter_chains[0].route_table.virtual_hosts().to_vec();
+    let mut hosts = base.listeners()[0].filter_chains()[0].route_table().unwrap().virtual_hosts().to_vec();
     hosts.extend((0..count).map(|n| Arc::new(virtual_host(&format!("h{n}.example"), 80, routes()))));
-    first.filter_chains[0].route_table = Arc::new(RouteTable::new("http.80".into(), hosts));
+    let first = listener("0.0.0.0_80", None, 80, RouteTable::new("http.80".into(), hosts));
     Snapshot::new(vec![first, base.listeners()[1].clone()], base.clusters().to_vec(), base.mesh().clone())
 }
 

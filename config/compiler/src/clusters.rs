@@ -188,6 +188,7 @@ impl<'a> Clusters<'a> {
                 .map(tidegate_resources::Duration::get)
                 .filter(|timeout| !timeout.is_zero())
                 .unwrap_or(self.mesh.connect_timeout),
+            tls: None,
             discovery,
             service: DestinationService {
                 host: service.host.clone(),

@@ -125,6 +125,7 @@ fn settings(object: &Object, config: &MeshConfig, findings: &mut Findings) -> Me
             Some(server) if !server.value.is_empty() => ServerHeader::Value(server.value.clone()),
             _ => ServerHeader::Default,
         },
+        ..MeshSettings::default()
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ahash::{AHashMap, AHashSet};
 use tidegate_core::{Code, Host, ResourceKey};
 use tidegate_snapshot::{
-    FilterChain, Listener, ListenerProtocol, PathMatch, Route, RouteMatch, RouteTable, VirtualHost,
+    FilterChain, Listener, ListenerProtocol, NetworkFilter, PathMatch, Route, RouteMatch, RouteTable, VirtualHost,
 };
 
 use crate::bindings::{Bindings, BoundHost, BoundPort, Use};
@@ -62,18 +62,11 @@ impl Assembly<'_, '_, '_, '_, '_> {
             nothing.sources = bound.port.servers.iter().map(GatewayServer::source).collect();
             hosts.push(Arc::new(nothing));
         }
-        Listener {
-            name: name.clone(),
-            bind,
-            port: number,
-            protocol: ListenerProtocol::Http,
-            filter_chains: vec![FilterChain {
-                name,
-                server_names: Vec::new(),
-                route_table: Arc::new(RouteTable::new(table, hosts)),
-            }],
-            sources: bound.port.servers.iter().map(GatewayServer::source).collect(),
-        }
+        let filter = NetworkFilter::Http(Arc::new(RouteTable::new(table, hosts)));
+        let chain = FilterChain::new(name.clone(), filter);
+        let mut listener = Listener::new(name, bind, number, ListenerProtocol::Http, vec![chain]);
+        listener.sources = bound.port.servers.iter().map(GatewayServer::source).collect();
+        listener
     }
 
     fn virtual_host(&mut self, port: &BoundPort<'_>, host: &Host, bound: &BoundHost) -> VirtualHost {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use tidegate_core::{Origin, ResourceKey};
 
+use crate::ClientTls;
+
 /// A set of endpoints that are alike: one service, one port, one subset.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cluster {
@@ -16,6 +18,9 @@ pub struct Cluster {
     pub load_balancing: LoadBalancing,
     /// Limit for one attempt to connect.
     pub connect_timeout: Duration,
+    /// How connections are secured; none is plaintext.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Arc<ClientTls>>,
     pub discovery: Discovery,
     pub service: DestinationService,
     /// The Service or ServiceEntry, then the DestinationRule.

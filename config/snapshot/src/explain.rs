@@ -229,13 +229,16 @@ impl Snapshot {
         let Some(chain) = listener.select_filter_chain(None) else {
             return not_found("no filter chain of the listener fits".into());
         };
-        let Some(host) = chain.route_table.select_virtual_host(&explanation.request.host) else {
-            return not_found(format!("no virtual host of {} has the host", chain.route_table.name));
+        let Some(table) = chain.route_table() else {
+            return not_found(format!("{} proxies TCP and knows no requests", chain.name));
+        };
+        let Some(host) = table.select_virtual_host(&explanation.request.host) else {
+            return not_found(format!("no virtual host of {} has the host", table.name));
         };
         explanation.virtual_host = Some(ExplainedVirtualHost {
             name: host.name.clone(),
             domains: host.domains.iter().map(ToString::to_string).collect(),
-            route_table: chain.route_table.name.clone(),
+            route_table: table.name.clone(),
             configured_at: places(&host.sources),
         });
         let (path, query) = match normalized.split_once('?') {

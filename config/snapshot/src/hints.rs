@@ -57,7 +57,8 @@ fn no_virtual_host(snapshot: &Snapshot, explanation: &Explanation, hints: &mut V
     let tables = snapshot
         .listeners()
         .iter()
-        .flat_map(|listener| listener.filter_chains.iter().map(move |chain| (listener.port, &chain.route_table)));
+        .flat_map(|listener| listener.filter_chains().iter().map(move |chain| (listener.port, chain)))
+        .filter_map(|(port, chain)| Some((port, chain.route_table()?)));
     let mut compared = 0;
     for (port, table) in tables {
         if port != explanation.request.port && table.select_virtual_host(host).is_some() {

@@ -21,6 +21,8 @@ mod request;
 mod rewrite;
 mod route;
 mod snapshot;
+mod tcp;
+mod tls;
 mod virtual_host;
 
 pub use cluster::{
@@ -29,9 +31,11 @@ pub use cluster::{
 };
 pub use explain::{ExplainRequest, Explanation, TriedRoute};
 pub use format::{Facts, FormatError, HeaderField, HeaderOperand, Operator, Part, Template, TimeFormat};
-pub use listener::{FilterChain, Listener, ListenerProtocol};
+pub use listener::{FilterChain, Listener, ListenerProtocol, NetworkFilter};
 pub use matching::{HeaderMatch, Mismatch, PathMatch, Pattern, PatternError, QueryMatch, RouteMatch, StringMatch};
-pub use mesh::{AccessLog, AccessLogEncoding, AccessLogFormat, MeshSettings, ServerHeader};
+pub use mesh::{
+    AccessLog, AccessLogEncoding, AccessLogFormat, ClientCertDetails, ForwardClientCert, MeshSettings, ServerHeader,
+};
 pub use path::{BadPath, PathNormalization, normalize};
 pub use request::{RequestView, host_without_port};
 pub use rewrite::{PathRewrite, Redirect, RedirectPath, RedirectPort, RegexRewrite};
@@ -40,4 +44,9 @@ pub use route::{
     WeightedCluster,
 };
 pub use snapshot::{ClusterIndex, Snapshot, SnapshotHash};
+pub use tcp::{TcpDestination, TcpProxy};
+pub use tls::{
+    CipherSuite, ClientTls, ClientValidation, Digest256, KeyExchangeGroup, SecretRef, ServerTls, ServerTlsMode,
+    ServerTrust, TlsParameters, TlsVersion, UpstreamServerName,
+};
 pub use virtual_host::{RouteTable, VirtualHost};

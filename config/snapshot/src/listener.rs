@@ -1,17 +1,22 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use serde::Serialize;
 use tidegate_core::{Host, Origin, ResourceKey};
 
-use crate::{RequestView, RouteTable, VirtualHost};
+use crate::{RequestView, RouteTable, ServerTls, TcpProxy, VirtualHost};
 
 /// How the bytes of a listener are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ListenerProtocol {
-    /// Plaintext HTTP/1.1, and HTTP/2 by its preface.
+    /// Plaintext HTTP/1.1, and HTTP/2 by its preface. One filter chain.
     Http,
+    /// TLS: the ClientHello's server name chooses the filter chain, which terminates or passes through.
+    Tls,
+    /// Opaque bytes. One filter chain.
+    Tcp,
 }
 
 /// One address and port that the gateway accepts on.
@@ -24,8 +29,9 @@ pub struct Listener {
     /// The port that the Gateway names. The port that is bound may be another (below 1024: +8000).
     pub port: u16,
     pub protocol: ListenerProtocol,
-    /// In order of specificity; never empty.
-    pub filter_chains: Vec<FilterChain>,
+    filter_chains: Vec<FilterChain>,
+    #[serde(skip)]
+    by_server_name: ServerNames,
     /// The Gateway servers that made this listener, oldest first.
     #[serde(skip)]
     pub sources: Vec<(ResourceKey, Origin)>,
@@ -34,41 +40,179 @@ pub struct Listener {
 /// What serves the connections of a listener that fit it.
 #[derive(Clone, Debug, Serialize)]
 pub struct FilterChain {
+    /// Unique in its listener. A server that terminates HTTPS has the name of its route table.
     pub name: String,
-    /// Server names (SNI) that choose this chain; empty for any connection.
+    /// Server names (SNI) that choose this chain; empty, or a `*` among them, for any connection.
     #[serde(serialize_with = "host_names")]
     pub server_names: Vec<Host>,
-    pub route_table: Arc<RouteTable>,
+    /// How TLS is terminated; none on plaintext listeners, and where TLS is passed through.
+    pub tls: Option<Arc<ServerTls>>,
+    pub filter: NetworkFilter,
+    /// The Gateway server, and for TCP the VirtualService.
+    #[serde(skip)]
+    pub sources: Vec<(ResourceKey, Origin)>,
+}
+
+/// What reads the bytes of a connection once TLS is dealt with.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NetworkFilter {
+    Http(Arc<RouteTable>),
+    Tcp(TcpProxy),
 }
 
 pub(crate) fn host_names<S: serde::Serializer>(hosts: &[Host], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(hosts.iter().map(Host::as_str))
 }
 
-impl Listener {
-    /// The chain of a connection: exact server name, then the longest wildcard, then the chain for any.
-    pub fn select_filter_chain(&self, server_name: Option<&str>) -> Option<&FilterChain> {
-        let name = server_name.unwrap_or_default();
-        self.filter_chains
-            .iter()
-            .filter_map(|chain| {
-                if chain.server_names.is_empty() {
-                    return Some((chain, None));
+/// Places of filter chains by server name. Where two chains have one name the first holds it.
+#[derive(Clone, Debug, Default)]
+struct ServerNames {
+    exact: AHashMap<Box<str>, u32>,
+    /// `*.example.com` under `example.com`.
+    wildcard: AHashMap<Box<str>, u32>,
+    any: Option<u32>,
+}
+
+impl ServerNames {
+    fn new(chains: &[FilterChain]) -> Self {
+        let mut names = Self::default();
+        for (at, chain) in (0u32..).zip(chains) {
+            if chain.server_names.is_empty() {
+                names.any.get_or_insert(at);
+            }
+            for host in &chain.server_names {
+                let host = host.as_str();
+                match host.strip_prefix("*.") {
+                    Some(suffix) => drop(names.wildcard.entry(suffix.into()).or_insert(at)),
+                    None if host == "*" => drop(names.any.get_or_insert(at)),
+                    None => drop(names.exact.entry(host.into()).or_insert(at)),
                 }
-                let host = chain.server_names.iter().filter(|host| host.matches(name)).min()?;
-                Some((chain, Some(host)))
-            })
-            // `Host` orders specific ones first; a chain for any connection comes after all of them.
-            .min_by_key(|(_, host)| (host.is_none(), *host))
-            .map(|(chain, _)| chain)
+            }
+        }
+        names
+    }
+
+    fn find(&self, name: &str) -> Option<u32> {
+        if let Some(at) = self.exact.get(name) {
+            return Some(*at);
+        }
+        if !self.wildcard.is_empty() {
+            let mut rest = name;
+            while let Some((_, suffix)) = rest.split_once('.') {
+                if let Some(at) = self.wildcard.get(suffix) {
+                    return Some(*at);
+                }
+                rest = suffix;
+            }
+        }
+        self.any
+    }
+}
+
+impl Listener {
+    /// `filter_chains` in the order in which they win a name that several have; at least one.
+    pub fn new(
+        name: String,
+        bind: Option<IpAddr>,
+        port: u16,
+        protocol: ListenerProtocol,
+        mut filter_chains: Vec<FilterChain>,
+    ) -> Self {
+        filter_chains.shrink_to_fit();
+        let by_server_name = ServerNames::new(&filter_chains);
+        Self { name, bind, port, protocol, filter_chains, by_server_name, sources: Vec::new() }
+    }
+
+    pub fn filter_chains(&self) -> &[FilterChain] {
+        &self.filter_chains
+    }
+
+    /// The chain of a connection, by the server name that its client sent: exact name, then the longest wildcard, then
+    /// the chain for any. The name is compared without regard to case; a connection without one fits the chain for any
+    /// only. The cost does not depend on the number of chains.
+    pub fn select_filter_chain(&self, server_name: Option<&str>) -> Option<&FilterChain> {
+        self.filter_chains.get(self.filter_chain_index(server_name)?)
+    }
+
+    /// Place of [`Self::select_filter_chain`]'s choice among [`Self::filter_chains`].
+    pub fn filter_chain_index(&self, server_name: Option<&str>) -> Option<usize> {
+        let found = match server_name {
+            None => self.by_server_name.any,
+            Some(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                self.by_server_name.find(&name.to_ascii_lowercase())
+            }
+            Some(name) => self.by_server_name.find(name),
+        };
+        found.map(|at| at as usize)
     }
 }
 
 impl FilterChain {
+    /// A chain for any connection, without TLS.
+    pub fn new(name: String, filter: NetworkFilter) -> Self {
+        Self { name, server_names: Vec::new(), tls: None, filter, sources: Vec::new() }
+    }
+
+    /// The routes of HTTP; none if the chain proxies TCP.
+    pub fn route_table(&self) -> Option<&Arc<RouteTable>> {
+        match &self.filter {
+            NetworkFilter::Http(table) => Some(table),
+            NetworkFilter::Tcp(_) => None,
+        }
+    }
+
     /// The virtual host of a request and the index of its route, as far as each exists.
     pub fn select<'a>(&'a self, request: &RequestView<'_>) -> (Option<&'a Arc<VirtualHost>>, Option<usize>) {
-        let virtual_host = self.route_table.select_virtual_host(crate::host_without_port(request.authority));
-        let route = virtual_host.and_then(|host| host.select_route(request));
-        (virtual_host, route)
+        let table = self.route_table();
+        let host = table.and_then(|table| table.select_virtual_host(crate::host_without_port(request.authority)));
+        let route = host.and_then(|host| host.select_route(request));
+        (host, route)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(chains: &[(&str, &[&str])]) -> Listener {
+        let chains = chains.iter().map(|(name, hosts)| {
+            let mut chain =
+                FilterChain::new((*name).into(), NetworkFilter::Tcp(TcpProxy::new(String::new(), vec![], None)));
+            chain.server_names = hosts.iter().map(|host| Host::new_unchecked(host)).collect();
+            chain
+        });
+        Listener::new("0.0.0.0_443".into(), None, 443, ListenerProtocol::Tls, chains.collect())
+    }
+
+    #[test]
+    fn the_most_specific_server_name_wins() {
+        let listener = listener(&[
+            ("wide", &["*.example.com"]),
+            ("narrow", &["*.a.example.com"]),
+            ("exact", &["x.a.example.com", "other.org"]),
+            ("late", &["x.a.example.com"]),
+        ]);
+        let check = |name: Option<&str>, expected: Option<&str>| {
+            let chain = listener.select_filter_chain(name).map(|chain| chain.name.as_str());
+            assert_eq!(chain, expected, "{name:?}");
+        };
+        check(Some("x.a.example.com"), Some("exact"));
+        check(Some("X.A.Example.com"), Some("exact"));
+        check(Some("y.a.example.com"), Some("narrow"));
+        check(Some("z.y.a.example.com"), Some("narrow"));
+        check(Some("a.example.com"), Some("wide"));
+        check(Some("example.com"), None);
+        check(Some("evilexample.com"), None);
+        check(Some("other.org"), Some("exact"));
+        check(Some(""), None);
+        check(None, None);
+    }
+
+    #[test]
+    fn a_chain_for_any_takes_what_is_left() {
+        let listener = listener(&[("any", &["*"]), ("one", &["one.org"])]);
+        let name = |server_name| listener.select_filter_chain(server_name).map(|chain| chain.name.as_str());
+        assert_eq!((name(None), name(Some("two.org")), name(Some("one.org"))), (Some("any"), Some("any"), Some("one")));
     }
 }

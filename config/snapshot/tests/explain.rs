@@ -9,8 +9,8 @@ use tidegate_core::{Host, Kind, Origin, ResourceKey};
 use tidegate_snapshot::{
     Cluster, ClusterIndex, ClusterRef, DestinationService, DirectResponse, Discovery, Endpoint, EndpointAddress,
     ExplainRequest, Explanation, FilterChain, Forward, HeaderOperations, Health, Listener, ListenerProtocol,
-    LoadBalancing, Locality, MeshSettings, PathMatch, Route, RouteAction, RouteMatch, RouteTable, Snapshot, Source,
-    UpstreamProtocol, VirtualHost, WeightedCluster, Workload,
+    LoadBalancing, Locality, MeshSettings, NetworkFilter, PathMatch, Route, RouteAction, RouteMatch, RouteTable,
+    Snapshot, Source, UpstreamProtocol, VirtualHost, WeightedCluster, Workload,
 };
 
 fn source(line: u32) -> Source {
@@ -49,6 +49,7 @@ fn cluster(name: &str) -> Arc<Cluster> {
         protocol: UpstreamProtocol::Http1,
         load_balancing: LoadBalancing::default(),
         connect_timeout: Duration::from_secs(10),
+        tls: None,
         discovery: Discovery::Static(vec![Endpoint {
             address: EndpointAddress::Socket("10.0.0.1:80".parse().unwrap()),
             weight: 1,
@@ -75,18 +76,9 @@ fn snapshot(line: u32) -> Snapshot {
         route("/", line + 2, to(ClusterRef::Found { index: ClusterIndex(0), name: WEB.into() })),
     ];
     let host = VirtualHost::new("shop.com:80".into(), vec![Host::parse("shop.com").unwrap()], routes);
-    let listener = Listener {
-        name: "0.0.0.0_80".into(),
-        bind: None,
-        port: 80,
-        protocol: ListenerProtocol::Http,
-        filter_chains: vec![FilterChain {
-            name: "http.80".into(),
-            server_names: Vec::new(),
-            route_table: Arc::new(RouteTable::new("http.80".into(), vec![Arc::new(host)])),
-        }],
-        sources: Vec::new(),
-    };
+    let table = Arc::new(RouteTable::new("http.80".into(), vec![Arc::new(host)]));
+    let chain = FilterChain::new("http.80".into(), NetworkFilter::Http(table));
+    let listener = Listener::new("0.0.0.0_80".into(), None, 80, ListenerProtocol::Http, vec![chain]);
     Snapshot::new(vec![listener], vec![cluster(WEB)], MeshSettings::default())
 }
 

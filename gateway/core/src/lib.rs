@@ -9,9 +9,11 @@ mod diagnostic;
 mod host;
 mod lifecycle;
 mod resource;
+mod secret;
 
 pub use cluster_name::{ClusterName, Direction};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Level};
 pub use host::{Host, HostError};
 pub use lifecycle::{Lifecycle, Phase};
 pub use resource::{Kind, Origin, Position, ResourceKey};
+pub use secret::{SecretBytes, SecretName, SecretSource};

@@ -83,8 +83,8 @@ impl Bench {
     fn hosts(&self) -> Vec<String> {
         let snapshots = self.control.publisher.snapshots.borrow();
         let Some(snapshot) = snapshots.last() else { return Vec::new() };
-        let tables = snapshot.listeners().iter().flat_map(|listener| &listener.filter_chains);
-        let hosts = tables.flat_map(|chain| chain.route_table.virtual_hosts());
+        let tables = snapshot.listeners().iter().flat_map(|listener| listener.filter_chains());
+        let hosts = tables.flat_map(|chain| chain.route_table().unwrap().virtual_hosts());
         let mut names: Vec<_> = hosts.filter(|host| !host.routes().is_empty()).map(|host| host.name.clone()).collect();
         names.sort();
         names

@@ -31,8 +31,8 @@ spec: {{{rest}}}
 fn hosts(compilation: &Compilation) -> Vec<String> {
     let mut all = Vec::new();
     for listener in compilation.snapshot.listeners() {
-        for chain in &listener.filter_chains {
-            let table = &chain.route_table;
+        for chain in listener.filter_chains() {
+            let table = chain.route_table().unwrap();
             all.extend(table.virtual_hosts().iter().map(|host| {
                 assert_eq!(host.domains.len(), 1);
                 format!("{} {}", table.name, host.name)

@@ -30,7 +30,8 @@ fn the_last_of_several_destinations_keeps_the_order_of_several() {
           {destination: {host: a}, weight: 1, headers: {request: {set: {x: destination}}}}, {destination: {host: b}, weight: 0}]}]",
     );
     let compilation = compiled(&[GATEWAY, &service, SERVICES]);
-    let route = &compilation.snapshot.listeners()[0].filter_chains[0].route_table.virtual_hosts()[0].routes()[0];
+    let route =
+        &compilation.snapshot.listeners()[0].filter_chains()[0].route_table().unwrap().virtual_hosts()[0].routes()[0];
     // Of a single destination the route's operations come first; here the rule's must come last and win.
     let shown = serde_json::to_value(route).unwrap();
     assert_eq!(shown["request_headers"]["set"], serde_json::json!([["x", "destination"]]));

@@ -19,7 +19,7 @@ fn virtual_services_of_one_host_stand_in_order_of_age_with_catch_alls_behind() {
     check(&compilation, "GET a.com/y", "80||a");
     check(&compilation, "GET a.com/x", "80||b");
     check(&compilation, "GET a.com/other", "80||a");
-    let host = &compilation.snapshot.listeners()[0].filter_chains[0].route_table.virtual_hosts()[0];
+    let host = &compilation.snapshot.listeners()[0].filter_chains()[0].route_table().unwrap().virtual_hosts()[0];
     let paths: Vec<_> = host.routes().iter().map(|route| route.matcher.path.to_string()).collect();
     assert_eq!(paths, ["prefix `/y`", "prefix `/x`", "prefix `/`", "prefix `/`"]);
     check_finding(
@@ -90,7 +90,7 @@ fn conditions_keep_a_route_from_being_catch_all() {
             &format!("{{match: [{{uri: {{prefix: /}}, {condition}}}], {}}}", to("a")),
         );
         let compilation = compiled(&[GATEWAY, &older, &younger, SERVICES]);
-        let host = &compilation.snapshot.listeners()[0].filter_chains[0].route_table.virtual_hosts()[0];
+        let host = &compilation.snapshot.listeners()[0].filter_chains()[0].route_table().unwrap().virtual_hosts()[0];
         assert_eq!(host.routes()[0].source.key.name.as_ref(), "older", "{condition}");
     }
     let older = dated("older", "2024-01-01T00:00:00Z", &format!("{{match: [{{uri: {{regex: '.*'}}}}], {}}}", to("a")));
@@ -123,7 +123,7 @@ fn two_gateways_on_one_port_give_a_virtual_service_its_routes_once() {
     let service = virtual_service("v", &format!("hosts: [a.com], http: [{}, {{{}}}]", prefix("/b", "b"), to("a")))
         .replace("gateways: [istio-system/gw]", "gateways: [istio-system/gw, istio-system/gw2, istio-system/gw]");
     let compilation = compiled(&[GATEWAY, &second, &service, SERVICES]);
-    let host = &compilation.snapshot.listeners()[0].filter_chains[0].route_table.virtual_hosts()[0];
+    let host = &compilation.snapshot.listeners()[0].filter_chains()[0].route_table().unwrap().virtual_hosts()[0];
     assert_eq!(host.routes().len(), 2);
     assert_eq!(host.sources.len(), 3);
     assert!(findings(&compilation).is_empty(), "{:?}", findings(&compilation));

@@ -96,7 +96,7 @@ fn the_order_in_which_objects_come_does_not_matter() {
 /// Each virtual host with its bytes and with every object that it derives from.
 fn virtual_hosts(snapshot: &Snapshot) -> BTreeMap<String, (String, BTreeSet<ResourceKey>)> {
     let mut all = BTreeMap::new();
-    for table in snapshot.listeners().iter().flat_map(|l| &l.filter_chains).map(|chain| &chain.route_table) {
+    for table in snapshot.listeners().iter().flat_map(|l| l.filter_chains()).filter_map(|chain| chain.route_table()) {
         for host in table.virtual_hosts() {
             let mut keys: BTreeSet<_> = host.sources.iter().map(|(key, _)| key.clone()).collect();
             for route in host.routes() {
@@ -306,7 +306,7 @@ fn binding_by_index_is_binding_by_comparison() {
         }
         let documents: Vec<_> = documents.iter().map(String::as_str).collect();
         let compilation = compiled(&documents);
-        let table = &compilation.snapshot.listeners()[0].filter_chains[0].route_table;
+        let table = compilation.snapshot.listeners()[0].filter_chains()[0].route_table().unwrap();
         let mut found = BTreeMap::new();
         for host in table.virtual_hosts().iter().filter(|host| !host.name.starts_with("blackhole")) {
             let names: Vec<_> = host.routes().iter().map(|route| route.source.key.name.to_string()).collect();
@@ -413,7 +413,7 @@ fn ten_thousand_virtual_services_compile() {
     println!("10,000 VirtualServices compiled in {:?}", start.elapsed());
     let snapshot = &compilation.snapshot;
     assert_eq!(snapshot.clusters().len(), 10_000);
-    assert_eq!(snapshot.listeners()[0].filter_chains[0].route_table.virtual_hosts().len(), 10_000);
+    assert_eq!(snapshot.listeners()[0].filter_chains()[0].route_table().unwrap().virtual_hosts().len(), 10_000);
     assert!(compilation.diagnostics.is_empty(), "{:?}", compilation.diagnostics.first());
 }
 
@@ -435,7 +435,10 @@ fn lopsided_configurations_compile_too() {
     }
     set.insert(gateway);
     let compilation = compile(&set, &CompileOptions::default());
-    assert_eq!(compilation.snapshot.listeners()[0].filter_chains[0].route_table.virtual_hosts().len(), 10_000);
+    assert_eq!(
+        compilation.snapshot.listeners()[0].filter_chains()[0].route_table().unwrap().virtual_hosts().len(),
+        10_000
+    );
     println!("10,000 server hosts: {:?}", start.elapsed());
 
     // Five thousand VirtualServices on one host.
@@ -450,7 +453,7 @@ fn lopsided_configurations_compile_too() {
         set.insert(service);
     }
     let compilation = compile(&set, &CompileOptions::default());
-    let hosts = compilation.snapshot.listeners()[0].filter_chains[0].route_table.virtual_hosts();
+    let hosts = compilation.snapshot.listeners()[0].filter_chains()[0].route_table().unwrap().virtual_hosts();
     assert_eq!((hosts.len(), hosts[0].routes().len()), (1, 10_000));
     println!("5,000 VirtualServices on one host: {:?}", start.elapsed());
 }

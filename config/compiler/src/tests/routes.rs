@@ -156,7 +156,8 @@ fn a_destination_of_several_sets_the_host_for_itself() {
     let compilation = with_rules(
         "{route: [{destination: {host: a}, weight: 1, headers: {request: {set: {host: x.com}}}}, {destination: {host: b}, weight: 1}]}",
     );
-    let route = &compilation.snapshot.listeners()[0].filter_chains[0].route_table.virtual_hosts()[0].routes()[0];
+    let route =
+        &compilation.snapshot.listeners()[0].filter_chains()[0].route_table().unwrap().virtual_hosts()[0].routes()[0];
     let action = serde_json::to_value(&route.action).unwrap();
     assert_eq!(action["forward"]["clusters"][0]["request_headers"]["set"], serde_json::json!([["host", "x.com"]]));
     assert!(action["forward"].get("authority").is_none());
@@ -214,7 +215,8 @@ fn redirects_are_compiled_with_all_their_fields() {
 fn direct_responses_have_status_and_body() {
     let body = |response: &str| {
         let compilation = with_rules(&format!("{{directResponse: {{{response}}}}}"));
-        let route = &compilation.snapshot.listeners()[0].filter_chains[0].route_table.virtual_hosts()[0].routes()[0];
+        let route = &compilation.snapshot.listeners()[0].filter_chains()[0].route_table().unwrap().virtual_hosts()[0]
+            .routes()[0];
         serde_json::to_value(&route.action).unwrap()["directResponse"].clone()
     };
     assert_eq!(body("status: 418, body: {string: teapot}"), serde_json::json!({"status": 418, "body": "teapot"}));

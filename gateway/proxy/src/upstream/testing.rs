@@ -39,6 +39,7 @@ pub(crate) fn cluster(name: &str, load_balancing: LoadBalancing, discovery: Disc
         protocol: UpstreamProtocol::Http1,
         load_balancing,
         connect_timeout: Duration::from_secs(10),
+        tls: None,
         discovery,
         service: DestinationService { host: name.into(), name: name.into(), namespace: "default".into() },
         sources: Vec::new(),

@@ -6,8 +6,9 @@ use tidegate_core::{Host, Kind, Lifecycle, Origin, ResourceKey};
 use tidegate_proxy::{Gateway, GatewayOptions, Limits};
 use tidegate_snapshot::{
     Cluster, ClusterIndex, ClusterRef, DestinationService, Discovery, Endpoint, EndpointAddress, FilterChain, Forward,
-    HeaderOperations, Health, Listener, ListenerProtocol, LoadBalancing, Locality, MeshSettings, PathMatch, Route,
-    RouteAction, RouteMatch, RouteTable, Snapshot, Source, UpstreamProtocol, VirtualHost, WeightedCluster, Workload,
+    HeaderOperations, Health, Listener, ListenerProtocol, LoadBalancing, Locality, MeshSettings, NetworkFilter,
+    PathMatch, Route, RouteAction, RouteMatch, RouteTable, Snapshot, Source, UpstreamProtocol, VirtualHost,
+    WeightedCluster, Workload,
 };
 
 /// A gateway that listens on loopback.
@@ -123,6 +124,7 @@ impl Config {
             protocol,
             load_balancing: LoadBalancing::RoundRobin,
             connect_timeout: Duration::from_secs(1),
+            tls: None,
             discovery: Discovery::Static(endpoints),
             service: DestinationService { host: host.into(), name: host.into(), namespace: "default".into() },
             sources: Vec::new(),
@@ -149,17 +151,13 @@ impl Config {
         let listeners = self
             .listeners
             .into_iter()
-            .map(|(name, port)| Listener {
-                name,
-                bind: Some([127, 0, 0, 1].into()),
-                port,
-                protocol: ListenerProtocol::Http,
-                filter_chains: vec![FilterChain {
-                    name: "any".into(),
-                    server_names: Vec::new(),
-                    route_table: table.clone(),
-                }],
-                sources: vec![(ResourceKey::local(Kind::Gateway, "default", "edge"), Origin::new("edge.yaml", 3, 7))],
+            .map(|(name, port)| {
+                let chains = vec![FilterChain::new("any".into(), NetworkFilter::Http(table.clone()))];
+                let bind = Some([127, 0, 0, 1].into());
+                let mut listener = Listener::new(name, bind, port, ListenerProtocol::Http, chains);
+                let key = ResourceKey::local(Kind::Gateway, "default", "edge");
+                listener.sources = vec![(key, Origin::new("edge.yaml", 3, 7))];
+                listener
             })
             .collect();
         Snapshot::new(listeners, self.clusters, self.mesh)

@@ -1,0 +1,1 @@
+//! Certificates from ACME authorities (RFC 8555): accounts, orders, challenges, renewal.
