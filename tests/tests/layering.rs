@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate of ours and the crates of ours that it may use. The binary may use all.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("tidegate-core", &[]),
     ("tidegate-resources", &["tidegate-core"]),
     ("tidegate-snapshot", &["tidegate-core"]),
