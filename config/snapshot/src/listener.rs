@@ -5,7 +5,7 @@ use ahash::AHashMap;
 use serde::Serialize;
 use tidegate_core::{Host, Origin, ResourceKey};
 
-use crate::{RequestView, RouteTable, ServerTls, TcpProxy, VirtualHost};
+use crate::{RequestView, RouteTable, ServerTls, TcpProxy, VirtualHost, host_without_port};
 
 /// How the bytes of a listener are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -146,6 +146,26 @@ impl Listener {
         };
         found.map(|at| at as usize)
     }
+
+    /// The chain that serves a request on a connection of the chain called `chain`; none if the request is misdirected
+    /// and must be answered 421 (RFC 9110, 15.5.20).
+    ///
+    /// On a TLS listener that is a request whose host would have chosen another chain as its server name, or none: a
+    /// client that reuses a connection for another host (RFC 9113, 9.1.1) must not get around what that host's server
+    /// asks of its clients. Istio answers 404 instead, from the first server's routes. `authority` is the Host header
+    /// as sent; its port has no say. The cost does not depend on the number of chains.
+    pub fn chain_of_request(&self, chain: &str, authority: &str) -> Option<&FilterChain> {
+        let found = match self.protocol {
+            ListenerProtocol::Tls => self.select_filter_chain(Some(host_without_port(authority))),
+            ListenerProtocol::Http | ListenerProtocol::Tcp => self.filter_chains.first(),
+        };
+        found.filter(|found| self.protocol != ListenerProtocol::Tls || found.name == chain)
+    }
+
+    /// Whether [`Self::chain_of_request`] finds none.
+    pub fn is_misdirected(&self, chain: &str, authority: &str) -> bool {
+        self.chain_of_request(chain, authority).is_none()
+    }
 }
 
 impl FilterChain {
@@ -207,6 +227,38 @@ mod tests {
         check(Some("other.org"), Some("exact"));
         check(Some(""), None);
         check(None, None);
+    }
+
+    #[test]
+    fn a_request_for_another_chain_is_misdirected() {
+        let listener = listener(&[("any", &["*"]), ("one", &["one.org"]), ("wild", &["*.w.org"])]);
+        let check = |chain: &str, authority: &str, misdirected: bool| {
+            assert_eq!(listener.is_misdirected(chain, authority), misdirected, "{authority} on {chain}");
+        };
+        check("one", "one.org", false);
+        check("one", "ONE.org:8443", false);
+        check("one", "two.org", true);
+        check("any", "two.org", false);
+        check("any", "one.org", true);
+        check("any", "", false);
+        check("wild", "a.w.org", false);
+        check("wild", "b.w.org", false);
+        check("wild", "w.org", true);
+        check("gone", "one.org", true);
+    }
+
+    #[test]
+    fn without_a_chain_for_any_an_unknown_host_is_misdirected() {
+        let listener = listener(&[("one", &["one.org"])]);
+        assert!(listener.is_misdirected("one", "two.org") && listener.is_misdirected("one", ""));
+        assert!(listener.chain_of_request("one", "one.org:1").is_some_and(|chain| chain.name == "one"));
+    }
+
+    #[test]
+    fn plaintext_requests_are_never_misdirected() {
+        let chain = FilterChain::new("http".into(), NetworkFilter::Tcp(TcpProxy::new(String::new(), vec![], None)));
+        let listener = Listener::new("0.0.0.0_80".into(), None, 80, ListenerProtocol::Http, vec![chain]);
+        assert!(!listener.is_misdirected("http", "any.org"));
     }
 
     #[test]

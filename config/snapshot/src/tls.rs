@@ -10,7 +10,9 @@ use tidegate_core::{Origin, ResourceKey, SecretName};
 use crate::Source;
 
 /// A reference to a secret. Several names are tried in order; the first that its source knows is used.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+///
+/// Compares by its names: where it was written changes nothing of what is served.
+#[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
 pub struct SecretRef {
     /// At least one.
@@ -26,6 +28,14 @@ impl SecretRef {
     }
 }
 
+impl PartialEq for SecretRef {
+    fn eq(&self, other: &Self) -> bool {
+        self.names == other.names
+    }
+}
+
+impl Eq for SecretRef {}
+
 /// How a server terminates TLS.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ServerTls {
@@ -37,6 +47,19 @@ pub struct ServerTls {
     pub parameters: TlsParameters,
     /// Protocols by ALPN, preferred first; empty if the server takes whatever comes.
     pub alpn: Vec<String>,
+}
+
+impl ServerTls {
+    /// Whether a client that `earlier` admitted needs no new handshake to be served under `self`: nothing is asked of
+    /// clients now, or no more than then.
+    pub fn admits_clients_of(&self, earlier: &ServerTls) -> bool {
+        match self.mode {
+            ServerTlsMode::Simple => true,
+            _ if self.client_validation != earlier.client_validation => false,
+            ServerTlsMode::Mutual => earlier.mode == ServerTlsMode::Mutual,
+            ServerTlsMode::OptionalMutual => earlier.mode != ServerTlsMode::Simple,
+        }
+    }
 }
 
 /// What a terminating server asks of its clients.
@@ -213,4 +236,58 @@ pub enum UpstreamServerName {
     Fixed(String),
     /// The Host that goes upstream, without its port; none is sent for an address.
     FromHost,
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::Kind;
+
+    use super::*;
+
+    fn server(mode: ServerTlsMode, ca: Option<&str>) -> ServerTls {
+        ServerTls {
+            mode,
+            certificates: Vec::new(),
+            client_validation: ca.map(|ca| ClientValidation {
+                ca: Some(reference(ca, 1)),
+                crl: None,
+                subject_alt_names: Vec::new(),
+                spki_hashes: Vec::new(),
+                certificate_hashes: Vec::new(),
+                accept_untrusted: false,
+            }),
+            parameters: TlsParameters::default(),
+            alpn: Vec::new(),
+        }
+    }
+
+    fn reference(name: &str, line: u32) -> SecretRef {
+        let key = ResourceKey::local(Kind::Gateway, "ns", "gw");
+        SecretRef::new(vec![SecretName::new(name)], key, Origin::new("gw.yaml", line, 1))
+    }
+
+    #[test]
+    fn a_reference_is_its_names_wherever_it_stands() {
+        assert_eq!(reference("a", 1), reference("a", 2));
+        assert_ne!(reference("a", 1), reference("b", 1));
+    }
+
+    #[test]
+    fn clients_are_asked_again_when_more_is_asked_of_them() {
+        use ServerTlsMode::{Mutual, OptionalMutual, Simple};
+        let check = |earlier: &ServerTls, now: &ServerTls, admits: bool| {
+            assert_eq!(now.admits_clients_of(earlier), admits, "{:?} to {:?}", earlier.mode, now.mode);
+        };
+        let (simple, mutual, optional) =
+            (server(Simple, None), server(Mutual, Some("a")), server(OptionalMutual, Some("a")));
+        check(&simple, &simple, true);
+        check(&simple, &mutual, false);
+        check(&simple, &optional, false);
+        check(&mutual, &simple, true);
+        check(&mutual, &mutual, true);
+        check(&mutual, &optional, true);
+        check(&optional, &mutual, false);
+        check(&optional, &optional, true);
+        check(&mutual, &server(Mutual, Some("b")), false);
+    }
 }
