@@ -210,10 +210,79 @@ fn fields_that_are_not_enforced_yet_are_named_once() {
     let parsed = read(&service("  http:\n  - corsPolicy: {}\n"));
     assert_eq!((parsed.diagnostics[0].code, parsed.diagnostics[0].level), (Code::NOT_ENFORCED, Level::Warning));
     assert_eq!(parsed.objects.len(), 1);
+}
+
+#[test]
+fn tls_and_tcp_are_taken_without_a_remark() {
+    let gateway = |server: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: a}}\nspec:\n  servers:\n  - {server}\n"
+        )
+    };
     check(
-        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: a}\nspec:\n  servers:\n  - port: {number: 443, \
-         name: x, protocol: HTTPS}\n    hosts: [\"*\"]\n    tls: {mode: SIMPLE, credentialName: x}\n",
-        &["6:44 spec.servers[0].port.protocol: a server with protocol HTTPS is not enforced yet"],
+        &gateway(
+            "{port: {number: 443, name: x, protocol: HTTPS}, hosts: ['*'], tls: {mode: OPTIONAL_MUTUAL, \
+             credentialNames: [x, y], caCertCredentialName: ca, subjectAltNames: [a], verifyCertificateSpki: [a], \
+             verifyCertificateHash: [b], minProtocolVersion: TLSV1_2, maxProtocolVersion: TLSV1_3, \
+             cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256], ecdhCurves: [X25519], insecureSkipVerify: false}}",
+        ),
+        &[],
+    );
+    check(
+        &gateway(
+            "{port: {number: 443, name: x, protocol: TLS}, hosts: ['*'], tls: {mode: MUTUAL, serverCertificate: /c, \
+             privateKey: /k, caCertificates: /a, caCrl: /l}}",
+        ),
+        &[],
+    );
+    check(&gateway("{port: {number: 443, name: x, protocol: TCP}, hosts: ['*']}"), &[]);
+    check_spec(
+        "  hosts: [a.b]\n  tls:\n  - match: [{sniHosts: [a.b], port: 443, gateways: [g]}]\n    route: [{destination: \
+         {host: a}}]\n  tcp:\n  - match: [{port: 1}]\n    route: [{destination: {host: a}, weight: 1}]\n",
+        &[],
+    );
+    let tls = "{mode: MUTUAL, clientCertificate: /c, privateKey: /k, caCertificates: /a, caCrl: /l, sni: a, \
+               subjectAltNames: [a]}";
+    check(
+        &format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a}}\nspec:\n  host: a\n  \
+             trafficPolicy:\n    tls: {tls}\n    portLevelSettings: [{{port: {{number: 1}}, tls: {tls}}}]\n  \
+             subsets: [{{name: s, trafficPolicy: {{tls: {{mode: SIMPLE, insecureSkipVerify: true}}}}}}]\n"
+        ),
+        &[],
+    );
+    let (mesh, found) = parse_mesh_config(
+        "mesh.yaml",
+        "tlsDefaults: {minProtocolVersion: TLSV1_3, ecdhCurves: [P-256], cipherSuites: [AES128-SHA]}\n\
+         defaultConfig:\n  gatewayTopology: {proxyProtocol: {}, forwardClientCertDetails: APPEND_FORWARD}\n  \
+         proxyHeaders: {forwardedClientCert: SANITIZE, setCurrentClientCertDetails: {subject: true, uri: false}}\n",
+    );
+    assert!(mesh.is_some());
+    assert_eq!(found, []);
+}
+
+#[test]
+fn what_tls_and_tcp_routes_cannot_do_here_is_named() {
+    let sidecar = "it concerns sidecars, and this is a gateway";
+    check_spec(
+        "  hosts: [a.b]\n  tls:\n  - match:\n    - sniHosts: [a.b]\n      destinationSubnets: [1.2.3.4]\n    route: []\n  \
+         tcp:\n  - match:\n    - destinationSubnets: [1.2.3.4]\n      sourceSubnet: 1.2.3.4\n    route: []\n",
+        &[
+            &format!("10:7 spec.tls[0].match[0].destinationSubnets: `destinationSubnets` has no effect: {sidecar}"),
+            &format!("14:7 spec.tcp[0].match[0].destinationSubnets: `destinationSubnets` has no effect: {sidecar}"),
+            &format!("15:7 spec.tcp[0].match[0].sourceSubnet: `sourceSubnet` has no effect: {sidecar}"),
+        ],
+    );
+    check(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec:\n  host: a\n  \
+         trafficPolicy:\n    tls: {mode: ISTIO_MUTUAL}\n    connectionPool: {tcp: {idleTimeout: 5s}}\n    \
+         portLevelSettings:\n    - port: {number: 1}\n      tls: {mode: ISTIO_MUTUAL}\n",
+        &[
+            "8:34 spec.trafficPolicy.connectionPool.tcp.idleTimeout: `idleTimeout` is enforced for TCP and TLS routes; \
+             for idle HTTP connections it is not yet",
+            "7:17 spec.trafficPolicy.tls.mode: ISTIO_MUTUAL is not enforced yet",
+            "11:19 spec.trafficPolicy.portLevelSettings[0].tls.mode: ISTIO_MUTUAL is not enforced yet",
+        ],
     );
 }
 

@@ -242,11 +242,6 @@ impl<'n> Decoder<'n> {
         }
     }
 
-    /// Takes back findings of one code on a field and below it.
-    pub(crate) fn retract(&mut self, code: Code, path: &str) {
-        self.diagnostics.retain(|found| found.code != code || !found.path.starts_with(path));
-    }
-
     /// Reports something about the current path.
     pub(crate) fn report(
         &mut self,

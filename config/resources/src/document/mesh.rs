@@ -9,6 +9,7 @@ use crate::decode::{Decode, Decoder};
 use crate::mesh::MeshConfig;
 use crate::node::{Entry, Node, Value};
 use crate::object::{Metadata, Object, Spec};
+use crate::pending;
 use crate::yaml::{self, Lines};
 
 /// Name of the ConfigMap and of the key in it that hold the mesh's settings (Istio, `mesh.IstioMeshConfig`).
@@ -111,14 +112,17 @@ fn read(
     relocate(&mut root, &place);
     let mut decoder = Decoder::new(origin.file.clone(), root.position);
     decoder.set_key(key.clone());
-    let mesh = MeshConfig::decode(&root, &mut decoder);
+    let spec = MeshConfig::decode(&root, &mut decoder).map(|mesh| Spec::MeshConfig(Box::new(mesh)));
+    if let Some(spec) = &spec {
+        pending::values(&key.name, spec, &mut decoder);
+    }
     let is_sound = !decoder.has_errors();
     let (spans, diagnostics) = decoder.finish();
-    let object = mesh.filter(|_| is_sound).map(|mesh| Object {
+    let object = spec.filter(|_| is_sound).map(|spec| Object {
         key,
         metadata: Metadata::default(),
         api_version: "".into(),
-        spec: Spec::MeshConfig(Box::new(mesh)),
+        spec,
         origin,
         spans,
         source: "".into(),

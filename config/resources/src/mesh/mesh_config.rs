@@ -62,7 +62,7 @@ message! {
         pub default_inbound_http_retry_policy: Option<HttpRetry> => "defaultInboundHttpRetryPolicy" [pending],
         pub default_traffic_policy: Option<DefaultTrafficPolicy> => "defaultTrafficPolicy",
         pub mesh_mtls: Option<TlsConfig> => "meshMTLS" [pending],
-        pub tls_defaults: Option<TlsConfig> => "tlsDefaults" [pending],
+        pub tls_defaults: Option<TlsConfig> => "tlsDefaults",
         pub service_entry_visibility: Option<Untyped> => "serviceEntryVisibility" [pending],
         pub ca_certificates: Option<Untyped> => "caCertificates" [pending],
         pub ca: Option<Untyped> => "ca" [pending],

@@ -60,9 +60,9 @@ message! {
     pub struct Topology {
         /// How many proxies before the gateway write `x-forwarded-for` that can be trusted.
         pub num_trusted_proxies: u32 => "numTrustedProxies",
-        pub forward_client_cert_details: ForwardClientCertDetails => "forwardClientCertDetails" [pending],
+        pub forward_client_cert_details: ForwardClientCertDetails => "forwardClientCertDetails",
         /// Present: every connection must start with a PROXY protocol header.
-        pub proxy_protocol: Option<ProxyProtocolConfiguration> => "proxyProtocol" [pending],
+        pub proxy_protocol: Option<ProxyProtocolConfiguration> => "proxyProtocol",
     }
 
     /// Has no settings.
@@ -70,8 +70,8 @@ message! {
 
     /// Which header fields the proxy writes.
     pub struct ProxyHeaders {
-        pub forwarded_client_cert: ForwardClientCertDetails => "forwardedClientCert" [pending],
-        pub set_current_client_cert_details: Option<SetCurrentClientCertDetails> => "setCurrentClientCertDetails" [pending],
+        pub forwarded_client_cert: ForwardClientCertDetails => "forwardedClientCert",
+        pub set_current_client_cert_details: Option<SetCurrentClientCertDetails> => "setCurrentClientCertDetails",
         pub request_id: Option<ProxyHeaderSwitch> => "requestId" [pending],
         pub server: Option<ServerHeader> => "server",
         pub attempt_count: Option<ProxyHeaderSwitch> => "attemptCount" [pending],

@@ -27,7 +27,7 @@ message! {
         pub load_balancer: Option<LoadBalancerSettings> => "loadBalancer",
         pub connection_pool: Option<ConnectionPoolSettings> => "connectionPool",
         pub outlier_detection: Option<OutlierDetection> => "outlierDetection" [pending],
-        pub tls: Option<ClientTlsSettings> => "tls" [pending],
+        pub tls: Option<ClientTlsSettings> => "tls",
         pub port_level_settings: Vec<PortTrafficPolicy> => "portLevelSettings",
         pub tunnel: Option<TunnelSettings> => "tunnel" [pending],
         pub proxy_protocol: Option<ProxyProtocol> => "proxyProtocol" [pending],
@@ -40,7 +40,7 @@ message! {
         pub load_balancer: Option<LoadBalancerSettings> => "loadBalancer",
         pub connection_pool: Option<ConnectionPoolSettings> => "connectionPool",
         pub outlier_detection: Option<OutlierDetection> => "outlierDetection" [pending],
-        pub tls: Option<ClientTlsSettings> => "tls" [pending],
+        pub tls: Option<ClientTlsSettings> => "tls",
     }
 
     /// TCP inside HTTP CONNECT or POST.
@@ -144,7 +144,8 @@ message! {
         pub connect_timeout: Option<Duration> => "connectTimeout",
         pub tcp_keepalive: Option<TcpKeepalive> => "tcpKeepalive" [pending],
         pub max_connection_duration: Option<Duration> => "maxConnectionDuration" [pending],
-        pub idle_timeout: Option<Duration> => "idleTimeout" [pending],
+        /// Of TCP proxying; zero is none, absent 1 h. Idle HTTP connections do not obey it yet.
+        pub idle_timeout: Option<Duration> => "idleTimeout",
     }
 
     /// SO_KEEPALIVE.

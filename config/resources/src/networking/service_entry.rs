@@ -19,7 +19,7 @@ message! {
         pub workload_selector: Option<WorkloadSelector> => "workloadSelector",
         /// `.`, `*`, `~` or namespaces; empty means the mesh's default.
         pub export_to: Vec<String> => "exportTo",
-        pub subject_alt_names: Vec<String> => "subjectAltNames" [pending],
+        pub subject_alt_names: Vec<String> => "subjectAltNames",
     }
 
     /// Port of a ServiceEntry.

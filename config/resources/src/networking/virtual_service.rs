@@ -14,8 +14,8 @@ message! {
         /// `name`, `ns/name`, `./name` or `mesh`; empty means `mesh`.
         pub gateways: Vec<String> => "gateways",
         pub http: Vec<HttpRoute> => "http",
-        pub tls: Vec<TlsRoute> => "tls" [pending],
-        pub tcp: Vec<TcpRoute> => "tcp" [pending],
+        pub tls: Vec<TlsRoute> => "tls",
+        pub tcp: Vec<TcpRoute> => "tcp",
         /// `.`, `*` or namespaces; empty means the mesh's default.
         pub export_to: Vec<String> => "exportTo",
     }
@@ -119,9 +119,11 @@ message! {
 
     /// Conditions on a connection.
     pub struct L4MatchAttributes {
-        pub destination_subnets: Vec<String> => "destinationSubnets",
+        pub destination_subnets: Vec<String> => "destinationSubnets"
+            [ignored "it concerns sidecars, and this is a gateway"],
         pub port: u32 => "port",
-        pub source_subnet: String => "sourceSubnet",
+        pub source_subnet: String => "sourceSubnet"
+            [ignored "it concerns sidecars, and this is a gateway"],
         pub source_labels: BTreeMap<String, String> => "sourceLabels",
         pub gateways: Vec<String> => "gateways",
         pub source_namespace: String => "sourceNamespace",
@@ -130,7 +132,8 @@ message! {
     /// Conditions on a TLS connection that is not terminated.
     pub struct TlsMatchAttributes {
         pub sni_hosts: Vec<String> => "sniHosts",
-        pub destination_subnets: Vec<String> => "destinationSubnets",
+        pub destination_subnets: Vec<String> => "destinationSubnets"
+            [ignored "it concerns sidecars, and this is a gateway"],
         pub port: u32 => "port",
         pub source_labels: BTreeMap<String, String> => "sourceLabels",
         pub gateways: Vec<String> => "gateways",
