@@ -8,6 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::wait;
@@ -70,7 +71,18 @@ impl Client {
     /// # Errors
     /// If nobody accepts, or speaks another protocol.
     pub async fn connect(protocol: Protocol, address: SocketAddr) -> Result<Self, Failure> {
-        let stream = connect(address).await?;
+        Self::over(protocol, connect(address).await?).await
+    }
+
+    /// Speaks over a stream that is connected already.
+    ///
+    /// # Errors
+    /// If the other side speaks another protocol.
+    pub async fn over(
+        protocol: Protocol,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Self, Failure> {
+        let stream = TokioIo::new(stream);
         Ok(match protocol {
             Protocol::Http1 => {
                 let (sender, connection) = http1::handshake(stream).await.map_err(failure)?;
@@ -137,10 +149,10 @@ impl Client {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TokioIo<TcpStream>, Failure> {
+async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
     let stream = TcpStream::connect(address).await.map_err(|error| format!("connect to {address}: {error}"))?;
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    Ok(TokioIo::new(stream))
+    Ok(stream)
 }
 
 fn failure(error: hyper::Error) -> Failure {

@@ -10,9 +10,11 @@ pub mod folder;
 pub mod frames;
 pub mod load;
 pub mod peers;
+pub mod pki;
 pub mod process;
 pub mod raw;
 pub mod shared;
+pub mod tls;
 pub mod wait;
 pub mod yaml;
 
