@@ -16,4 +16,4 @@ mod store;
 pub use challenges::Challenges;
 pub use material::{CertificateMaterial, Content, MaterialError, RevocationLists, TrustMaterial};
 pub use slot::{Secret, SecretSlot};
-pub use store::{Offer, Payload, SecretStore, SourceKind};
+pub use store::{Offer, Payload, Place, Places, SecretStore, SourceKind};

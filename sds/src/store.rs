@@ -27,8 +27,36 @@ pub struct Offer {
     pub source: SourceKind,
     /// The object, if it is one.
     pub key: Option<ResourceKey>,
+    /// Where it begins.
     pub origin: Origin,
+    /// Where its parts are, if that is known better.
+    pub places: Places,
     pub payload: Payload,
+}
+
+impl Offer {
+    /// An offer that is no object and whose parts have no places of their own.
+    pub fn new(name: SecretName, source: SourceKind, origin: Origin, payload: Payload) -> Self {
+        Self { name, source, key: None, origin, places: Places::default(), payload }
+    }
+}
+
+/// Places of the parts of an offer, for findings. What is missing has the place of the offer.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Places {
+    /// Certificates: of a chain, or of authorities.
+    pub certificates: Option<Place>,
+    pub key: Option<Place>,
+    pub crl: Option<Place>,
+    pub ocsp_staple: Option<Place>,
+}
+
+/// Where a part of an offer was written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Path of the field, as in `data["tls.key"]`; empty for files of PEM.
+    pub path: Arc<str>,
+    pub origin: Origin,
 }
 
 /// Bytes that are to become material; PEM everywhere.

@@ -53,6 +53,14 @@ impl Code {
     pub const ENVIRONMENT: Code = Code("TG0008");
     /// A service that routes name and that has no endpoints.
     pub const NO_ENDPOINTS: Code = Code("TG0009");
+    /// Material of a secret that was refused; what served before serves on.
+    pub const SECRET_REFUSED: Code = Code("TG0010");
+    /// A certificate that serves in spite of a flaw: expired, not for its host, weak.
+    pub const CERTIFICATE_FLAWED: Code = Code("TG0011");
+    /// A certificate that expires soon.
+    pub const CERTIFICATE_EXPIRES: Code = Code("TG0012");
+    /// A secret that its source no longer has; what served before serves on.
+    pub const SECRET_ORPHANED: Code = Code("TG0013");
     /// Referenced object not found.
     pub const REFERENCE_NOT_FOUND: Code = Code("IST0101");
     /// The object breaks its schema or a rule that Istio's webhook rejects.
