@@ -1,5 +1,5 @@
 //! The resources that Tidegate is configured with: Istio's networking kinds, the Kubernetes kinds that backends come
-//! from, and MeshConfig.
+//! from, MeshConfig, the Gateway API's ReferenceGrant, and AcmeCertificate, which is our own.
 //!
 //! It owns their types, the way from text to typed [`Object`]s (with the place of every field), the rules that one
 //! object must keep by itself ([`validate`]), and the store of objects ([`ResourceSet`]). It does not own what objects
@@ -8,9 +8,11 @@
 //! Invariant: decoding is strict. A field that no type names is an error with its line and column; a field that is read
 //! and not acted on yet is a warning. So whatever an [`Object`] holds was understood.
 
+mod acme;
 mod decode;
 mod document;
 mod duration;
+mod grant;
 pub mod kubernetes;
 pub mod mesh;
 pub mod networking;
@@ -23,9 +25,11 @@ mod spans;
 mod validate;
 mod yaml;
 
+pub use acme::{AcmeCertificate, AcmeChallenge, LETS_ENCRYPT};
 pub use decode::{Bytes, Untyped};
 pub use document::{MAX_FILE_BYTES, ParseOptions, Parsed, Skipped, parse, parse_bytes, parse_mesh_config};
 pub use duration::{Duration, DurationError};
+pub use grant::{ReferenceGrant, ReferenceGrantFrom, ReferenceGrantTo, Referrer};
 pub use kubernetes::{ConfigMap, EndpointSlice, Endpoints, IntOrString, Namespace, Pod, Secret, Service, ServiceType};
 pub use mesh::{MeshConfig, NormalizationType, ProxyConfig, Topology};
 pub use networking::*;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tidegate_core::{Origin, ResourceKey};
 
+use crate::acme::AcmeCertificate;
+use crate::grant::ReferenceGrant;
 use crate::kubernetes::{Accepted, ConfigMap, EndpointSlice, Endpoints, Namespace, Pod, Secret, Service};
 use crate::mesh::MeshConfig;
 use crate::networking::{DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry};
@@ -72,6 +74,8 @@ pub enum Spec {
     Namespace(Namespace),
     Secret(Secret),
     ConfigMap(ConfigMap),
+    ReferenceGrant(ReferenceGrant),
+    AcmeCertificate(AcmeCertificate),
     MeshConfig(Box<MeshConfig>),
 }
 

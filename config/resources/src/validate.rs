@@ -2,8 +2,10 @@
 //! (istio/istio `pkg/config/validation`) and of the CRDs' expressions. What Istio accepts is accepted here, its oddities
 //! included; they are marked where they stand.
 
+mod acme;
 mod destination_rule;
 mod gateway;
+mod grant;
 mod headers;
 mod http_route;
 mod kubernetes;
@@ -41,6 +43,8 @@ pub fn validate(object: &Object) -> Vec<Diagnostic> {
         Spec::Service(service) => kubernetes::check_service(service, &mut report),
         Spec::EndpointSlice(slice) => kubernetes::check_endpoint_slice(slice, &mut report),
         Spec::Endpoints(endpoints) => kubernetes::check_endpoints(endpoints, &mut report),
+        Spec::ReferenceGrant(grant) => grant::check(grant, &mut report),
+        Spec::AcmeCertificate(certificate) => acme::check(certificate, &mut report),
         Spec::MeshConfig(mesh) => mesh::check(mesh, &mut report),
         Spec::Pod(_) | Spec::Namespace(_) | Spec::Secret(_) | Spec::ConfigMap(_) => {}
     }

@@ -164,7 +164,7 @@ fn enums_are_names() {
              {mode}}}\n"
         )
     };
-    let found = |mode: &str| findings(&gateway(mode)).remove(1);
+    let found = |mode: &str| findings(&gateway(mode)).remove(0);
     assert_eq!(found("simple"), "6:17 spec.servers[0].tls.mode: unknown value `simple` (did you mean `SIMPLE`?)");
     assert_eq!(found("MUTAL"), "6:17 spec.servers[0].tls.mode: unknown value `MUTAL` (did you mean `MUTUAL`?)");
     assert!(found("1").starts_with("6:17 spec.servers[0].tls.mode: expected one of `PASSTHROUGH`,"));
@@ -222,7 +222,7 @@ fn tls_and_tcp_are_taken_without_a_remark() {
     check(
         &gateway(
             "{port: {number: 443, name: x, protocol: HTTPS}, hosts: ['*'], tls: {mode: OPTIONAL_MUTUAL, \
-             credentialNames: [x, y], caCertCredentialName: ca, subjectAltNames: [a], verifyCertificateSpki: [a], \
+             credentialNames: [x, z], caCertCredentialName: ca, subjectAltNames: [a], verifyCertificateSpki: [a], \
              verifyCertificateHash: [b], minProtocolVersion: TLSV1_2, maxProtocolVersion: TLSV1_3, \
              cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256], ecdhCurves: [X25519], insecureSkipVerify: false}}",
         ),
@@ -278,7 +278,7 @@ fn what_tls_and_tcp_routes_cannot_do_here_is_named() {
          trafficPolicy:\n    tls: {mode: ISTIO_MUTUAL}\n    connectionPool: {tcp: {idleTimeout: 5s}}\n    \
          portLevelSettings:\n    - port: {number: 1}\n      tls: {mode: ISTIO_MUTUAL}\n",
         &[
-            "8:34 spec.trafficPolicy.connectionPool.tcp.idleTimeout: `idleTimeout` is enforced for TCP and TLS routes; \
+            "8:41 spec.trafficPolicy.connectionPool.tcp.idleTimeout: `idleTimeout` is enforced for TCP and TLS routes; \
              for idle HTTP connections it is not yet",
             "7:17 spec.trafficPolicy.tls.mode: ISTIO_MUTUAL is not enforced yet",
             "11:19 spec.trafficPolicy.portLevelSettings[0].tls.mode: ISTIO_MUTUAL is not enforced yet",

@@ -18,12 +18,16 @@ pub enum Kind {
     Namespace,
     Secret,
     ConfigMap,
+    /// Gateway API: which namespaces may refer to objects of this one.
+    ReferenceGrant,
+    /// Ours: a certificate that an ACME authority issues.
+    AcmeCertificate,
     /// Mesh-wide settings: the file of `--mesh-config`; from a ConfigMap they keep the ConfigMap's key.
     MeshConfig,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Gateway,
         Kind::VirtualService,
         Kind::DestinationRule,
@@ -36,6 +40,8 @@ impl Kind {
         Kind::Namespace,
         Kind::Secret,
         Kind::ConfigMap,
+        Kind::ReferenceGrant,
+        Kind::AcmeCertificate,
         Kind::MeshConfig,
     ];
 
@@ -54,6 +60,8 @@ impl Kind {
             Kind::Namespace => "Namespace",
             Kind::Secret => "Secret",
             Kind::ConfigMap => "ConfigMap",
+            Kind::ReferenceGrant => "ReferenceGrant",
+            Kind::AcmeCertificate => "AcmeCertificate",
             Kind::MeshConfig => "MeshConfig",
         }
     }
@@ -65,6 +73,8 @@ impl Kind {
                 "networking.istio.io"
             }
             Kind::EndpointSlice => "discovery.k8s.io",
+            Kind::ReferenceGrant => "gateway.networking.k8s.io",
+            Kind::AcmeCertificate => "tidegate.io",
             _ => "",
         }
     }

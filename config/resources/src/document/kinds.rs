@@ -32,6 +32,8 @@ fn served(kind: Kind) -> &'static [&'static str] {
             NETWORKING
         }
         Kind::EndpointSlice => &["discovery.k8s.io/v1"],
+        Kind::ReferenceGrant => &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"],
+        Kind::AcmeCertificate => &["tidegate.io/v1alpha1"],
         Kind::Service | Kind::Endpoints | Kind::Pod | Kind::Namespace | Kind::Secret | Kind::ConfigMap => &["v1"],
         // Istio has no such object: mesh configuration is a file or stands in a ConfigMap.
         Kind::MeshConfig => &[],
@@ -112,6 +114,18 @@ mod tests {
         check("discovery.k8s.io/v1beta1", "EndpointSlice", "write apiVersion: discovery.k8s.io/v1");
         check("networking.istio.io/v1", "Virtualservice", "did you mean `VirtualService`?");
         check("networking.istio.io/v1", "Sidecar", "unserved");
+        check("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", "served ReferenceGrant");
+        check("gateway.networking.k8s.io/v1", "ReferenceGrant", "served ReferenceGrant");
+        check(
+            "gateway.networking.k8s.io/v1alpha2",
+            "ReferenceGrant",
+            "write apiVersion: gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1",
+        );
+        check("gateway.networking.k8s.io/v1", "HTTPRoute", "unserved");
+        check("tidegate.io/v1alpha1", "AcmeCertificate", "served AcmeCertificate");
+        check("tidegate.io/v1", "AcmeCertificate", "write apiVersion: tidegate.io/v1alpha1");
+        check("tidegate.io/v1alpha1", "ACMECertificate", "did you mean `AcmeCertificate`?");
+        check("cert-manager.io/v1", "Certificate", "unserved");
         check("apps/v1", "Deployment", "unserved");
         check("v1", "ServiceAccount", "unserved");
         check("v1", "MeshConfig", "unserved");

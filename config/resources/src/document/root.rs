@@ -60,6 +60,8 @@ pub(super) fn decode(file: Arc<str>, root: &Node, kind: Kind, options: &ParseOpt
         Kind::Namespace => flat(root, &mut decoder).map(Spec::Namespace),
         Kind::Secret => flat(root, &mut decoder).map(Spec::Secret),
         Kind::ConfigMap => flat(root, &mut decoder).map(Spec::ConfigMap),
+        Kind::ReferenceGrant => with_spec(root, &mut decoder).map(Spec::ReferenceGrant),
+        Kind::AcmeCertificate => with_spec(root, &mut decoder).map(Spec::AcmeCertificate),
         // No document is looked up as one.
         Kind::MeshConfig => None,
     };
