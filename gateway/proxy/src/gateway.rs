@@ -66,6 +66,7 @@ impl Gateway {
             published: ArcSwap::from_pointee(empty),
             limits: options.limits,
             metrics,
+            secrets: options.secrets,
             hostname: hostname(),
             connections: Connections::default(),
             kill: CancellationToken::new(),

@@ -17,6 +17,7 @@
 
 mod accept;
 mod app;
+mod certificate_names;
 mod chunked;
 mod connection;
 mod deadline;
@@ -43,6 +44,7 @@ mod shared;
 mod sockets;
 mod stream;
 mod telemetry;
+mod tls_parameters;
 mod upstream;
 mod worker;
 

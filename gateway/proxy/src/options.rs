@@ -1,4 +1,7 @@
+use std::sync::Arc;
 use std::time::Duration;
+
+use tidegate_sds::SecretStore;
 
 use crate::{DnsOptions, NodeInfo};
 
@@ -11,6 +14,8 @@ pub struct GatewayOptions {
     pub limits: Limits,
     pub node: NodeInfo,
     pub dns: DnsOptions,
+    /// What listeners and clusters ask for the secrets that they name. Empty unless somebody offers.
+    pub secrets: Arc<SecretStore>,
 }
 
 impl Default for GatewayOptions {
@@ -23,6 +28,7 @@ impl Default for GatewayOptions {
             limits: Limits::default(),
             node: NodeInfo::default(),
             dns: DnsOptions::default(),
+            secrets: Arc::default(),
         }
     }
 }

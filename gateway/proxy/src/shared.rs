@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
+use tidegate_sds::SecretStore;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +15,8 @@ pub(crate) struct Shared {
     pub(crate) published: ArcSwap<Published>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
+    /// What certificates, authorities and challenges are asked of.
+    pub(crate) secrets: Arc<SecretStore>,
     /// Name of this machine.
     pub(crate) hostname: String,
     pub(crate) connections: Connections,
