@@ -15,6 +15,7 @@ pub mod process;
 pub mod raw;
 pub mod shared;
 pub mod tls;
+pub mod tls_front;
 pub mod wait;
 pub mod yaml;
 

@@ -41,6 +41,25 @@ pub async fn run_script(name: &str, args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("a line of JSON")
 }
 
+/// Runs a module of the Python environment to its end, whatever it says with its exit code.
+pub async fn python_module(module: &str, args: &[&str]) -> String {
+    let mut command = Command::new(python());
+    let command = command.args(["-m", module]).args(args).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(wait::PATIENCE * 6, command.output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{module} hangs")).expect("a Python that starts");
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Runs a program that may take minutes and that says by its exit code what it found.
+pub async fn run_long(program: &str, args: &[&str]) -> String {
+    let mut command = Command::new(program);
+    let command = command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(std::time::Duration::from_secs(900), command.output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{program} hangs"));
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}; `make peers` installs it"));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// Runs a program to its end.
 ///
 /// # Panics

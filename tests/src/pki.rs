@@ -18,6 +18,11 @@ pub enum KeyType {
 }
 
 impl KeyType {
+    /// A new key, for [`Authority::sign_for`].
+    pub fn pair(self) -> KeyPair {
+        self.generate()
+    }
+
     fn generate(self) -> KeyPair {
         match self {
             KeyType::Ecdsa => KeyPair::generate(),
@@ -51,7 +56,8 @@ pub struct Leaf {
 impl Leaf {
     /// A server's and client's certificate for `names`: DNS names, addresses, or URIs (`spiffe://...`).
     pub fn new(names: &[&str]) -> Self {
-        let plain: Vec<String> = names.iter().filter(|name| !name.contains("://")).map(|name| (*name).to_owned()).collect();
+        let plain: Vec<String> =
+            names.iter().filter(|name| !name.contains("://")).map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(plain).expect("names that a certificate can have");
         for uri in names.iter().filter(|name| name.contains("://")) {
             params.subject_alt_names.push(SanType::URI((*uri).try_into().expect("an ASCII URI")));
@@ -75,6 +81,15 @@ impl Leaf {
         self
     }
 
+    /// Valid since yesterday, for `days`.
+    pub fn for_days(mut self, days: u64) -> Self {
+        let now = std::time::SystemTime::now();
+        let day = std::time::Duration::from_secs(86_400);
+        self.params.not_before = (now - day).into();
+        self.params.not_after = (now + day * u32::try_from(days).expect("few days")).into();
+        self
+    }
+
     pub fn serial(mut self, number: u64) -> Self {
         self.params.serial_number = Some(SerialNumber::from(number));
         self
@@ -87,7 +102,8 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, DnValue::Utf8String(name.into()));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let issuer = CertifiedIssuer::self_signed(params, KeyType::Ecdsa.generate()).expect("a self-signed certificate");
+        let issuer =
+            CertifiedIssuer::self_signed(params, KeyType::Ecdsa.generate()).expect("a self-signed certificate");
         Self { issuer }
     }
 
@@ -106,7 +122,12 @@ impl Authority {
 
     pub fn sign(&self, leaf: Leaf) -> Pair {
         let key = leaf.key.generate();
-        let certificate = leaf.params.signed_by(&key, &self.issuer).expect("a signed certificate");
+        self.sign_for(leaf, &key)
+    }
+
+    /// As [`Self::sign`], for a key that exists.
+    pub fn sign_for(&self, leaf: Leaf, key: &KeyPair) -> Pair {
+        let certificate = leaf.params.signed_by(key, &self.issuer).expect("a signed certificate");
         Pair { chain: certificate.pem(), key: key.serialize_pem(), der: certificate.der().to_vec() }
     }
 

@@ -41,6 +41,11 @@ impl Default for TlsOptions {
     }
 }
 
+/// For [`TlsOptions::versions`].
+pub static TLS12: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS12];
+/// For [`TlsOptions::versions`].
+pub static TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
 /// The first use of cryptography in a test.
 pub fn provider() {
     static ONCE: Once = Once::new();
@@ -106,7 +111,8 @@ impl TlsOptions {
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &self.identity {
             Some(pair) => {
-                let chain = CertificateDer::pem_slice_iter(pair.chain.as_bytes()).map(|der| der.expect("PEM")).collect();
+                let chain =
+                    CertificateDer::pem_slice_iter(pair.chain.as_bytes()).map(|der| der.expect("PEM")).collect();
                 let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("PEM");
                 builder.with_client_auth_cert(chain, key).expect("a client's certificate")
             }
@@ -132,7 +138,8 @@ impl TlsOptions {
     /// See [`Self::handshake`].
     pub async fn connect(&self, address: SocketAddr) -> Result<Client, Failure> {
         let stream = self.handshake(address).await?;
-        let protocol = if stream.get_ref().1.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+        let protocol =
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
         Client::over(protocol, stream).await
     }
 

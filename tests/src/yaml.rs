@@ -69,3 +69,28 @@ pub fn echo(port: u16, backend: SocketAddr) -> String {
         + &forward("echo", "echo.test", "echo.test")
         + &service_entry("echo", "echo.test", "HTTP", &[backend])
 }
+
+/// A Gateway `edge` whose servers are given as YAML list items, without indentation.
+pub fn gateway_of(servers: &[String]) -> String {
+    let mut text = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  \
+                    selector: {istio: ingressgateway}\n  servers:\n"
+        .to_owned();
+    for server in servers {
+        for line in server.lines() {
+            writeln!(text, "  {line}").expect("writing to a string");
+        }
+    }
+    text + "---\n"
+}
+
+/// A server for [`gateway_of`]. `tls` is a flow mapping such as `{mode: SIMPLE, credentialName: a}`; empty for none.
+pub fn server(port: u16, name: &str, protocol: &str, hosts: &[&str], tls: &str) -> String {
+    let hosts: Vec<_> = hosts.iter().map(|host| format!("'{host}'")).collect();
+    let tls = if tls.is_empty() { String::new() } else { format!("\n  tls: {tls}") };
+    format!("- port: {{number: {port}, name: {name}, protocol: {protocol}}}\n  hosts: [{}]{tls}\n", hosts.join(", "))
+}
+
+/// An HTTPS server in mode SIMPLE.
+pub fn https(port: u16, name: &str, hosts: &[&str], credential: &str) -> String {
+    server(port, name, "HTTPS", hosts, &format!("{{mode: SIMPLE, credentialName: {credential}}}"))
+}

@@ -18,4 +18,5 @@ mod restart;
 mod routing;
 mod samples;
 mod shutdown;
+mod tls;
 mod upstreams;

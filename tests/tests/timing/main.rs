@@ -3,6 +3,7 @@
 //! `make soak` (`TIDEGATE_SOAK=1`) runs them at the sizes of the acceptance list.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod certificates;
 mod convergence;
 mod crash;
 mod reload;
