@@ -61,6 +61,10 @@ impl Code {
     pub const CERTIFICATE_EXPIRES: Code = Code("TG0012");
     /// A secret that its source no longer has; what served before serves on.
     pub const SECRET_ORPHANED: Code = Code("TG0013");
+    /// A secret of a namespace that does not let the object refer to it.
+    pub const SECRET_NOT_PERMITTED: Code = Code("TG0014");
+    /// Something that works here and would not with Istio.
+    pub const BEYOND_ISTIO: Code = Code("TG0015");
     /// Referenced object not found.
     pub const REFERENCE_NOT_FOUND: Code = Code("IST0101");
     /// The object breaks its schema or a rule that Istio's webhook rejects.
