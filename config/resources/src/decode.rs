@@ -7,7 +7,7 @@ mod suggest;
 
 pub(crate) use decoder::Decoder;
 pub(crate) use macros::{enumeration, message};
-pub use scalar::{Bytes, Untyped};
+pub use scalar::{Bytes, SecretText, Untyped};
 
 use crate::node::Node;
 

@@ -4,6 +4,7 @@ mod kinds;
 mod mesh;
 mod root;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -84,11 +85,15 @@ pub fn parse(file: &str, text: &str, options: &ParseOptions) -> Parsed {
     for mut chunk in yaml::chunks(text) {
         chunk.lines_before = chunk.lines_before.saturating_add(options.lines_before);
         let lines = Lines::new(chunk);
-        for document in yaml::documents(&lines) {
+        let mut documents = yaml::documents(&lines);
+        for document in &documents {
             match document {
                 Ok(document) => context.document(&lines, &document.root, &document.problems),
                 Err(broken) => context.broken(broken),
             }
+        }
+        if lines.may_be_secret {
+            documents.iter_mut().for_each(yaml::wipe);
         }
     }
     context.finish()
@@ -148,7 +153,7 @@ impl Context<'_> {
             return;
         }
         if !matches!(root.value, Value::Mapping(_)) {
-            let message = format!("expected a resource, found {}", root.describe());
+            let message = format!("expected a resource, found {}", describe(lines, root));
             self.unreadable(Level::Error, root.position, message, Some(A_RESOURCE.into()));
             return;
         }
@@ -180,7 +185,7 @@ impl Context<'_> {
                 match item.value {
                     Value::Mapping(_) => self.resource(lines, item, typed, &[]),
                     _ => {
-                        let message = format!("expected a resource, found {}", item.describe());
+                        let message = format!("expected a resource, found {}", describe(lines, item));
                         self.unreadable(Level::Error, item.position, message, None);
                     }
                 }
@@ -269,8 +274,8 @@ impl Context<'_> {
 
     /// Reports a document with broken syntax: under the object's name if that was read before, so that the caller can
     /// keep the object's last good form.
-    fn broken(&mut self, broken: yaml::Broken) {
-        let yaml::Problem { position, message, help } = broken.problem;
+    fn broken(&mut self, broken: &yaml::Broken) {
+        let yaml::Problem { position, message, help } = broken.problem.clone();
         let text = |name: &str| broken.root.as_ref()?.get(name)?.as_str();
         let kind = kinds::lookup(text("apiVersion").unwrap_or_default(), text("kind").unwrap_or_default());
         let key = match (kind, &broken.root) {
@@ -322,12 +327,19 @@ impl Context<'_> {
 
 /// The lines of an object: to the end of the chunk, or of its last value if it is an element of a list.
 fn source<'t>(lines: &Lines<'t>, root: &Node, kind: Kind, is_element: bool) -> &'t str {
-    if kind == Kind::Secret {
+    // A second document behind `...` may be a Secret.
+    let has_neighbours = || lines.chunk.text.lines().any(|line| line.starts_with("..."));
+    if kind == Kind::Secret || (lines.may_be_secret && !is_element && has_neighbours()) {
         return "";
     }
     let end = if is_element { last_position(root).line.saturating_add(1) } else { u32::MAX };
     let text = lines.range(root.position.line, end).trim_end();
     if text.len() > MAX_SOURCE_BYTES { "" } else { text }
+}
+
+/// What stands at `node`, in words for a message that may quote it only if no Secret is near.
+fn describe(lines: &Lines<'_>, node: &Node) -> Cow<'static, str> {
+    if lines.may_be_secret { node.describe_type().into() } else { node.describe() }
 }
 
 /// Where the last value of a tree starts.

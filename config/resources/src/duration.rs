@@ -146,7 +146,7 @@ impl Decode for Duration {
             },
             Value::Number(text) => decoder.bad_value(
                 node,
-                format!("expected {}, found {}", Self::EXPECTS, node.describe()),
+                format!("expected {}, found {}", Self::EXPECTS, decoder.describe(node)),
                 Some(format!("a duration needs a unit: write `{text}s`")),
             ),
             _ => decoder.wrong_type(node, Self::EXPECTS),

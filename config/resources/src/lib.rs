@@ -26,7 +26,7 @@ mod validate;
 mod yaml;
 
 pub use acme::{AcmeCertificate, AcmeChallenge, LETS_ENCRYPT};
-pub use decode::{Bytes, Untyped};
+pub use decode::{Bytes, SecretText, Untyped};
 pub use document::{MAX_FILE_BYTES, ParseOptions, Parsed, Skipped, parse, parse_bytes, parse_mesh_config};
 pub use duration::{Duration, DurationError};
 pub use grant::{ReferenceGrant, ReferenceGrantFrom, ReferenceGrantTo, Referrer};

@@ -46,7 +46,9 @@ pub fn validate(object: &Object) -> Vec<Diagnostic> {
         Spec::ReferenceGrant(grant) => grant::check(grant, &mut report),
         Spec::AcmeCertificate(certificate) => acme::check(certificate, &mut report),
         Spec::MeshConfig(mesh) => mesh::check(mesh, &mut report),
-        Spec::Pod(_) | Spec::Namespace(_) | Spec::Secret(_) | Spec::ConfigMap(_) => {}
+        Spec::Secret(secret) => kubernetes::check_secret(secret, &mut report),
+        Spec::ConfigMap(map) => kubernetes::check_config_map(map, &mut report),
+        Spec::Pod(_) | Spec::Namespace(_) => {}
     }
     report.found
 }

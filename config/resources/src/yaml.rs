@@ -10,6 +10,6 @@ mod repair;
 mod scalar;
 mod stream;
 
-pub(crate) use reader::{Broken, Problem, documents};
+pub(crate) use reader::{Broken, Problem, documents, wipe};
 pub(crate) use scalar::{float, integer};
 pub(crate) use stream::{Lines, chunks};

@@ -1,5 +1,6 @@
 //! The state of decoding one document.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tidegate_core::{Code, Diagnostic, Level, Origin, Position, ResourceKey};
@@ -11,6 +12,9 @@ use crate::spans::{self, Segment, Spans};
 
 /// More findings of one document than this are counted, not listed.
 const MAX_FINDINGS: usize = 100;
+
+/// Longest unknown field of a Secret that is named.
+const MAX_SECRET_KEY: usize = 40;
 
 /// Where the decoder stands in a document, and what it has found there.
 pub(crate) struct Decoder<'n> {
@@ -28,6 +32,8 @@ pub(crate) struct Decoder<'n> {
     unlisted: usize,
     /// How many fields around the current place have said already that they are not enforced.
     reported: usize,
+    /// Whether the document is a Secret, whose values no message may quote.
+    is_secret: bool,
     /// Root keys that are no fields of the kind's own.
     root_keys: &'static [&'static str],
 }
@@ -45,6 +51,7 @@ impl<'n> Decoder<'n> {
             errors: 0,
             unlisted: 0,
             reported: 0,
+            is_secret: false,
             root_keys: &[],
         }
     }
@@ -52,6 +59,21 @@ impl<'n> Decoder<'n> {
     /// Names the object for every later finding.
     pub(crate) fn set_key(&mut self, key: ResourceKey) {
         self.key = Some(key);
+    }
+
+    /// Keeps every value out of messages.
+    pub(crate) fn set_secret(&mut self) {
+        self.is_secret = true;
+    }
+
+    /// What stands at `node`, in words for a message.
+    pub(crate) fn describe(&self, node: &Node) -> Cow<'static, str> {
+        if self.is_secret { node.describe_type().into() } else { node.describe() }
+    }
+
+    /// Advice that quotes a value.
+    pub(crate) fn quoting(&self, help: impl FnOnce() -> String) -> Option<String> {
+        (!self.is_secret).then(help)
     }
 
     /// Lets these keys stand at the root of the document.
@@ -87,10 +109,10 @@ impl<'n> Decoder<'n> {
             Value::Mapping(entries) => Some(entries),
             _ => {
                 let help = match T::SHAPE {
-                    Shape::One => T::schema().and_then(|schema| suggest::mapping(node, schema)),
-                    Shape::List | Shape::Map => None,
+                    Shape::One if !self.is_secret => T::schema().and_then(|schema| suggest::mapping(node, schema)),
+                    _ => None,
                 };
-                self.bad_value(node, format!("expected {}, found {}", T::EXPECTS, node.describe()), help)
+                self.bad_value(node, format!("expected {}, found {}", T::EXPECTS, self.describe(node)), help)
             }
         }
     }
@@ -193,6 +215,11 @@ impl<'n> Decoder<'n> {
         let is_listed = self.diagnostics.len() < MAX_FINDINGS;
         let help = if is_listed { suggest::field(&entry.key, &self.open, &segments) } else { None };
         let holder = self.open.last().map_or("this object", |(schema, _)| schema.name);
+        if self.is_secret && entry.key.len() > MAX_SECRET_KEY {
+            // It may be a line of a key that lost its indentation.
+            let message = format!("unknown field of {} characters in {holder}", entry.key.chars().count());
+            return self.report(Code::SCHEMA, Level::Error, entry.position, message, None);
+        }
         let message = format!("unknown field `{}` in {holder}", crate::node::shorten(&entry.key));
         self.enter(Segment::Key(&entry.key), entry.position);
         self.report(Code::SCHEMA, Level::Error, entry.position, message, help);
@@ -202,20 +229,20 @@ impl<'n> Decoder<'n> {
     /// Reports a value that is none of an enum's names.
     pub(crate) fn unknown_name<T>(&mut self, node: &'n Node, names: &[&str]) -> Option<T> {
         let help = match node.as_str() {
-            Some(text) => suggest::name(text, names),
-            None => None,
+            Some(text) if !self.is_secret => suggest::name(text, names),
+            _ => None,
         };
         let help = help.unwrap_or_else(|| format!("write one of {}", suggest::list(names)));
         let message = match node.as_str() {
-            Some(text) => format!("unknown value `{}`", crate::node::shorten(text)),
-            None => format!("expected one of {}, found {}", suggest::list(names), node.describe()),
+            Some(text) if !self.is_secret => format!("unknown value `{}`", crate::node::shorten(text)),
+            _ => format!("expected one of {}, found {}", suggest::list(names), self.describe(node)),
         };
         self.bad_value(node, message, Some(help))
     }
 
     /// Reports a value of another type than expected.
     pub(crate) fn wrong_type<T>(&mut self, node: &'n Node, expects: &str) -> Option<T> {
-        let message = format!("expected {expects}, found {}", node.describe());
+        let message = format!("expected {expects}, found {}", self.describe(node));
         let help = node.is_null().then(|| "give it a value, or take it out".to_owned());
         self.bad_value(node, message, help)
     }

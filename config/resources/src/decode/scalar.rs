@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use tidegate_core::SecretBytes;
+use zeroize::Zeroizing;
+
 use super::{Decode, Decoder, Schema, Shape};
 use crate::node::{Node, Value};
 use crate::yaml;
@@ -13,7 +16,7 @@ impl Decode for String {
     fn decode<'n>(node: &'n Node, decoder: &mut Decoder<'n>) -> Option<Self> {
         let help = match &node.value {
             Value::String(text) => return Some(text.to_string()),
-            Value::Number(text) => Some(format!("quote it: \"{text}\"")),
+            Value::Number(text) => decoder.quoting(|| format!("quote it: \"{text}\"")),
             Value::Bool(_) => {
                 Some("quote it; true, false, yes, no, on, off, y and n are booleans unless they are quoted".into())
             }
@@ -21,7 +24,7 @@ impl Decode for String {
             Value::Null => return decoder.wrong_type(node, Self::EXPECTS),
             _ => None,
         };
-        decoder.bad_value(node, format!("expected {}, found {}", Self::EXPECTS, node.describe()), help)
+        decoder.bad_value(node, format!("expected {}, found {}", Self::EXPECTS, decoder.describe(node)), help)
     }
 }
 
@@ -34,7 +37,7 @@ impl Decode for bool {
             Value::String(text) if matches!(&**text, "true" | "false") => Some(format!("remove the quotes: {text}")),
             _ => None,
         };
-        decoder.bad_value(node, format!("expected {}, found {}", Self::EXPECTS, node.describe()), help)
+        decoder.bad_value(node, format!("expected {}, found {}", Self::EXPECTS, decoder.describe(node)), help)
     }
 }
 
@@ -81,10 +84,10 @@ fn integer(node: &Node) -> Option<i128> {
 
 fn bad_number<'n, T>(node: &'n Node, decoder: &mut Decoder<'n>, expects: &str) -> Option<T> {
     let help = match &node.value {
-        Value::String(text) if yaml::float(text).is_some() => Some(format!("remove the quotes: {text}")),
+        Value::String(text) if yaml::float(text).is_some() => decoder.quoting(|| format!("remove the quotes: {text}")),
         _ => None,
     };
-    decoder.bad_value(node, format!("expected {expects}, found {}", node.describe()), help)
+    decoder.bad_value(node, format!("expected {expects}, found {}", decoder.describe(node)), help)
 }
 
 impl<T: Decode> Decode for Option<T> {
@@ -131,7 +134,7 @@ impl<T: Decode> Decode for Vec<T> {
                 Some(list)
             }
             _ => {
-                let message = format!("expected a list, found {}", node.describe());
+                let message = format!("expected a list, found {}", decoder.describe(node));
                 decoder.bad_value(node, message, Some("begin each element with `- `".into()))
             }
         }
@@ -172,27 +175,53 @@ impl Decode for Bytes {
     const EXPECTS: &'static str = "a text in base64";
 
     fn decode<'n>(node: &'n Node, decoder: &mut Decoder<'n>) -> Option<Self> {
-        let Some(text) = node.as_str() else {
-            // The value may be secret: its type is named, not the value.
-            return decoder.bad_value(node, format!("expected {}", Self::EXPECTS), None);
-        };
-        match base64(text) {
-            Some(bytes) => Some(Bytes(bytes)),
-            None => decoder.bad_value(
-                node,
-                "this is no base64".into(),
-                Some(
-                    "`base64 -w0 FILE` makes base64; plain text has a field of its own (in a Secret, `stringData`)"
-                        .into(),
-                ),
-            ),
+        base64_node(node, decoder).map(|mut bytes| Bytes(std::mem::take(&mut *bytes)))
+    }
+}
+
+/// Base64 in the file.
+impl Decode for SecretBytes {
+    const EXPECTS: &'static str = Bytes::EXPECTS;
+
+    fn decode<'n>(node: &'n Node, decoder: &mut Decoder<'n>) -> Option<Self> {
+        base64_node(node, decoder).map(|mut bytes| SecretBytes::new(std::mem::take(&mut *bytes)))
+    }
+}
+
+/// Text of the file that may be a key.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SecretText(pub SecretBytes);
+
+impl Decode for SecretText {
+    const EXPECTS: &'static str = "a text";
+
+    fn decode<'n>(node: &'n Node, decoder: &mut Decoder<'n>) -> Option<Self> {
+        match &node.value {
+            Value::String(text) => Some(Self(SecretBytes::new(text.as_bytes().to_vec()))),
+            Value::Null => decoder.wrong_type(node, Self::EXPECTS),
+            Value::Number(_) | Value::Bool(_) => {
+                let message = format!("expected {}, found {}", Self::EXPECTS, node.describe_type());
+                decoder.bad_value(node, message, Some("quote it".into()))
+            }
+            _ => decoder.bad_value(node, format!("expected {}, found {}", Self::EXPECTS, node.describe_type()), None),
         }
     }
 }
 
-/// Decodes RFC 4648's standard alphabet with padding; line breaks are skipped, as Go's decoder does.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+/// Reads base64. The value may be secret: no message quotes it, and what was decoded of a wrong one is wiped.
+fn base64_node<'n>(node: &'n Node, decoder: &mut Decoder<'n>) -> Option<Zeroizing<Vec<u8>>> {
+    let Some(text) = node.as_str() else {
+        return decoder.bad_value(node, format!("expected {}", Bytes::EXPECTS), None);
+    };
+    let help = "`base64 -w0 FILE` makes base64; plain text has a field of its own (in a Secret, `stringData`)";
+    base64(text).or_else(|| decoder.bad_value(node, "this is no base64".into(), Some(help.into())))
+}
+
+/// Decodes RFC 4648's standard alphabet with padding; line breaks are skipped, as Go's decoder does. The result is as
+/// large as it must be from the beginning: growing would leave copies behind.
+fn base64(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let symbols = text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n' | b'=')).count();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(symbols * 3 / 4));
     let (mut buffer, mut bits, mut symbols, mut padding) = (0u32, 0u32, 0usize, 0usize);
     for byte in text.bytes() {
         let value = match byte {
@@ -263,7 +292,7 @@ mod tests {
     #[test]
     fn base64_is_rfc_4648_with_padding() {
         let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(base64(text).as_deref(), expected.map(str::as_bytes), "{text}");
+            assert_eq!(base64(text).as_ref().map(|bytes| bytes.as_slice()), expected.map(str::as_bytes), "{text}");
         };
         check("", Some(""));
         check("Zg==", Some("f"));

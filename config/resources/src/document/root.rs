@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tidegate_core::{Code, Diagnostic, Kind, Level, ResourceKey};
+use tidegate_core::{Code, Diagnostic, Kind, Level, ResourceKey, SecretBytes};
+use zeroize::Zeroize;
 
 use super::ParseOptions;
 use crate::decode::{Decode, Decoder, Enforcement, FieldSchema, Schema};
@@ -14,6 +15,9 @@ use crate::validate::names;
 
 /// Largest sum of the entries of a ConfigMap or Secret (Kubernetes, `MaxSecretSize`).
 const MAX_DATA_BYTES: usize = 1 << 20;
+
+/// Where `kubectl apply` keeps the whole object, which of a Secret is the keys once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What came of one root.
 pub(super) struct Decoded {
@@ -41,11 +45,19 @@ pub(super) fn read_key(root: &Node, kind: Kind, options: &ParseOptions) -> Optio
 pub(super) fn decode(file: Arc<str>, root: &Node, kind: Kind, options: &ParseOptions) -> Decoded {
     let mut decoder = Decoder::new(file, root.position);
     decoder.set_root_keys(ROOT_KEYS);
+    if kind == Kind::Secret {
+        decoder.set_secret();
+    }
     let key = read_key(root, kind, options);
     if let Some(key) = &key {
         decoder.set_key(key.clone());
     }
-    let metadata = metadata(root, &mut decoder);
+    let mut metadata = metadata(root, &mut decoder);
+    if kind == Kind::Secret
+        && let Some(mut applied) = metadata.annotations.remove(LAST_APPLIED)
+    {
+        applied.zeroize();
+    }
     let spec = match kind {
         Kind::Gateway => with_spec(root, &mut decoder).map(Spec::Gateway),
         Kind::VirtualService => with_spec(root, &mut decoder).map(Spec::VirtualService),
@@ -180,8 +192,8 @@ fn data_size(spec: &Spec, decoder: &mut Decoder<'_>) {
                 + map.binary_data.values().map(|b| b.0.len()).sum::<usize>()
         }
         Spec::Secret(secret) => {
-            secret.data.values().map(|b| b.0.len()).sum::<usize>()
-                + secret.string_data.values().map(String::len).sum::<usize>()
+            secret.data.values().map(SecretBytes::len).sum::<usize>()
+                + secret.string_data.values().map(|text| text.0.len()).sum::<usize>()
         }
         _ => return,
     };

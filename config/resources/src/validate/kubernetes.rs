@@ -4,7 +4,7 @@ use tidegate_core::{Code, Level};
 
 use super::Report;
 use super::names::{self, Protocol};
-use crate::kubernetes::{EndpointSlice, Endpoints, IntOrString, Service, ServicePort, ServiceType};
+use crate::kubernetes::{ConfigMap, EndpointSlice, Endpoints, IntOrString, Secret, Service, ServicePort, ServiceType};
 
 /// Istio's `PortNameIsNotUnderNamingConvention`.
 const PORT_NAME: Code = Code("IST0118");
@@ -125,6 +125,28 @@ pub(super) fn check_endpoints(endpoints: &Endpoints, report: &mut Report<'_>) {
         for (index, port) in subset.ports.iter().enumerate() {
             check_number(port.port.unwrap_or(0), &format!("{path}.ports[{index}].port"), report);
         }
+    }
+}
+
+pub(super) fn check_secret(secret: &Secret, report: &mut Report<'_>) {
+    check_entries("data", secret.data.keys(), report);
+    check_entries("stringData", secret.string_data.keys(), report);
+}
+
+pub(super) fn check_config_map(map: &ConfigMap, report: &mut Report<'_>) {
+    check_entries("data", map.data.keys(), report);
+    check_entries("binaryData", map.binary_data.keys(), report);
+    for name in map.binary_data.keys().filter(|name| map.data.contains_key(*name)) {
+        let path = format!("binaryData{}", names::step(name));
+        report.error(&path, format!("`{name}` stands in `data` and in `binaryData`"));
+    }
+}
+
+fn check_entries<'n>(field: &str, entries: impl Iterator<Item = &'n String>, report: &mut Report<'_>) {
+    for name in entries.filter(|name| !names::is_data_key(name)) {
+        let message = format!("`{}` is no name for an entry", crate::node::shorten(name).escape_debug());
+        let help = "a name has at most 253 letters, digits, `-`, `_` and `.`";
+        report.error_with_help(&format!("{field}{}", names::step(name)), message, help);
     }
 }
 

@@ -1,6 +1,6 @@
 //! MeshConfig: what a gateway reads of it.
 
-use super::{Report, destination_rule, http_route, load_balancer, names};
+use super::{Report, destination_rule, http_route, load_balancer, names, tls};
 use crate::duration::Duration;
 use crate::mesh::MeshConfig;
 
@@ -45,6 +45,9 @@ pub(super) fn check(mesh: &MeshConfig, report: &mut Report<'_>) {
         if let Some(retries) = retries {
             http_route::check_retries(retries, field, report);
         }
+    }
+    if let Some(tls) = &mesh.tls_defaults {
+        tls::check_suites_and_curves(&tls.cipher_suites, &tls.ecdh_curves, "tlsDefaults", report);
     }
     if let Some(setting) = &mesh.locality_lb_setting {
         load_balancer::check_locality(setting, true, "localityLbSetting", report);

@@ -51,6 +51,12 @@ pub(super) fn is_label_value(value: &str) -> bool {
     value.is_empty() || is_qualified_name(value)
 }
 
+/// Key of an entry of a Secret or ConfigMap.
+pub(super) fn is_data_key(key: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (1..=253).contains(&key.len()) && key.bytes().all(is_plain) && key != "." && !key.starts_with("..")
+}
+
 fn is_dns_label_of_any_length(text: &str) -> bool {
     let ends = [text.bytes().next(), text.bytes().last()];
     ends.iter().all(|byte| byte.is_some_and(|b| b.is_ascii_alphanumeric()))
@@ -264,7 +270,7 @@ impl Protocol {
 }
 
 /// A key as a step of a path: `.key`, or `["x.y"]` if it is no plain word.
-pub(super) fn step(key: &str) -> String {
+pub(crate) fn step(key: &str) -> String {
     let path = crate::spans::display(&[crate::spans::Segment::Key(key)]);
     if path.starts_with('[') { path } else { format!(".{path}") }
 }

@@ -22,8 +22,15 @@ const CIPHER_SUITES: &[&str] = &[
     "ECDHE-RSA-CHACHA20-POLY1305",
 ];
 
+/// Key exchanges that Istio knows (`security.ValidECDHCurves`).
+const ECDH_CURVES: &[&str] = &["P-224", "P-256", "P-384", "P-521", "X25519", "X25519Kyber768Draft00", "X25519MLKEM768"];
+
 pub(super) fn check_server(tls: &ServerTlsSettings, path: &str, report: &mut Report<'_>) {
-    check_ciphers(tls, path, report);
+    if matches!(tls.min_protocol_version, TlsProtocol::V1_0 | TlsProtocol::V1_1) && tls.cipher_suites.is_empty() {
+        let message = "TLS below 1.2 needs `cipherSuites`: the default suites do not fit it any more";
+        report.warning(&format!("{path}.minProtocolVersion"), message);
+    }
+    check_suites_and_curves(&tls.cipher_suites, &tls.ecdh_curves, path, report);
     let credentials: [(&str, bool); 6] = [
         ("serverCertificate", !tls.server_certificate.is_empty()),
         ("privateKey", !tls.private_key.is_empty()),
@@ -108,12 +115,9 @@ fn check_certificates(tls: &ServerTlsSettings, path: &str, report: &mut Report<'
     }
 }
 
-fn check_ciphers(tls: &ServerTlsSettings, path: &str, report: &mut Report<'_>) {
-    if matches!(tls.min_protocol_version, TlsProtocol::V1_0 | TlsProtocol::V1_1) && tls.cipher_suites.is_empty() {
-        let message = "TLS below 1.2 needs `cipherSuites`: the default suites do not fit it any more";
-        report.warning(&format!("{path}.minProtocolVersion"), message);
-    }
-    for (index, suite) in tls.cipher_suites.iter().enumerate() {
+/// Warns of names that nobody knows; what Istio knows and is not served here, the compiler tells.
+pub(super) fn check_suites_and_curves(suites: &[String], curves: &[String], path: &str, report: &mut Report<'_>) {
+    for (index, suite) in suites.iter().enumerate() {
         let path = || format!("{path}.cipherSuites[{index}]");
         // Operators such as `-ALL` are passed on unread.
         let is_operator = suite.chars().next().is_none_or(|first| !first.is_alphanumeric());
@@ -121,9 +125,16 @@ fn check_ciphers(tls: &ServerTlsSettings, path: &str, report: &mut Report<'_>) {
             report.warning(&path(), format!("`{suite}` is no cipher suite; it is left out"));
         }
     }
-    for index in names::repeated(&tls.cipher_suites) {
-        let suite = &tls.cipher_suites[index];
-        report.warning(&format!("{path}.cipherSuites[{index}]"), format!("`{suite}` stands twice"));
+    for (index, curve) in curves.iter().enumerate() {
+        if !ECDH_CURVES.contains(&curve.as_str()) {
+            let message = format!("`{curve}` is no key exchange; it is left out");
+            report.warning(&format!("{path}.ecdhCurves[{index}]"), message);
+        }
+    }
+    for (field, entries) in [("cipherSuites", suites), ("ecdhCurves", curves)] {
+        for index in names::repeated(entries) {
+            report.warning(&format!("{path}.{field}[{index}]"), format!("`{}` stands twice", entries[index]));
+        }
     }
 }
 

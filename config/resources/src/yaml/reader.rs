@@ -1,9 +1,11 @@
 //! Events of the YAML parser to [`Node`]s.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 use tidegate_core::Position;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::Lines;
 use super::repair::Repair;
@@ -55,13 +57,24 @@ pub(crate) struct Broken {
 pub(crate) fn documents(lines: &Lines<'_>) -> Vec<Result<Document, Broken>> {
     let mut repair = Repair::default();
     let (mut found, mut error) = read(lines, lines.chunk.text, &repair);
-    let mut repaired: Option<String> = None;
+    let mut repaired: Option<Zeroizing<String>> = None;
     while let Some(cause) = &error {
-        let Some(text) = repair.apply(repaired.as_deref().unwrap_or(lines.chunk.text), cause) else { break };
+        let Some(text) = repair.apply(repaired.as_ref().map_or(lines.chunk.text, |text| text), cause) else { break };
+        if lines.may_be_secret {
+            found.iter_mut().for_each(wipe);
+        }
         (found, error) = read(lines, &text, &repair);
         repaired = Some(text);
     }
     found
+}
+
+/// Wipes what was read of a document.
+pub(crate) fn wipe(document: &mut Result<Document, Broken>) {
+    match document {
+        Ok(document) => document.root.wipe(),
+        Err(broken) => broken.root.iter_mut().for_each(Node::wipe),
+    }
 }
 
 /// Reads `text`, which is the chunk's or a repaired form of it. Gives the syntax error, if that is what ended it, too.
@@ -75,7 +88,8 @@ fn read(lines: &Lines<'_>, text: &str, repair: &Repair) -> (Vec<Result<Document,
             break;
         }
     }
-    (found, reader.error)
+    let error = reader.error.take();
+    (found, error)
 }
 
 struct Reader<'t, 'l> {
@@ -88,6 +102,26 @@ struct Reader<'t, 'l> {
     nodes: usize,
     aliased: usize,
     problems: Vec<Problem>,
+}
+
+impl Drop for Reader<'_, '_> {
+    fn drop(&mut self) {
+        self.wipe();
+    }
+}
+
+/// Text of a scalar as the parser made it.
+struct Text<'t> {
+    text: Cow<'t, str>,
+    may_be_secret: bool,
+}
+
+impl Drop for Text<'_> {
+    fn drop(&mut self) {
+        if let (true, Cow::Owned(text)) = (self.may_be_secret, &mut self.text) {
+            text.zeroize();
+        }
+    }
 }
 
 /// A collection that has begun.
@@ -120,6 +154,7 @@ impl<'t, 'l> Reader<'t, 'l> {
 
     fn next_document(&mut self) -> Option<Result<Document, Broken>> {
         // The budgets are the chunk's.
+        self.wipe();
         self.anchors.clear();
         let mut root = None;
         loop {
@@ -145,12 +180,14 @@ impl<'t, 'l> Reader<'t, 'l> {
     }
 
     fn broken(&mut self, problem: Problem) -> Broken {
-        let root = match self.open.drain(..).next() {
+        let root = match self.open.first_mut() {
             Some(Open { position, content: Content::Mapping { entries, .. }, .. }) => {
-                Some(Node { position, value: Value::Mapping(entries) })
+                Some(Node { position: *position, value: Value::Mapping(std::mem::take(entries)) })
             }
             _ => None,
         };
+        self.wipe();
+        self.open.clear();
         Broken { problem, root }
     }
 
@@ -169,11 +206,12 @@ impl<'t, 'l> Reader<'t, 'l> {
                 self.count(weight, position)?;
                 let is_merge = style == ScalarStyle::Plain && text == "<<";
                 let node = Node { position, value: scalar(&text, style, tag.as_deref()) };
+                let text = Text { text, may_be_secret: self.lines.may_be_secret };
                 if anchor > 0 {
                     self.spend(weight, position)?;
                     self.anchors.insert(anchor, (node.clone(), weight));
                 }
-                self.place_scalar(node, &text, is_merge)
+                self.place_scalar(node, &text.text, is_merge)
             }
             Event::SequenceStart(anchor, _) => self.begin(position, anchor, Content::Sequence(Vec::new())),
             Event::MappingStart(anchor, _) => {
@@ -181,6 +219,24 @@ impl<'t, 'l> Reader<'t, 'l> {
                 self.begin(position, anchor, content)
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
+        }
+    }
+
+    /// Wipes what is kept of the current document, if it may be a Secret.
+    fn wipe(&mut self) {
+        if !self.lines.may_be_secret {
+            return;
+        }
+        self.anchors.values_mut().for_each(|(node, _)| node.wipe());
+        for open in &mut self.open {
+            match &mut open.content {
+                Content::Sequence(items) => items.iter_mut().for_each(Node::wipe),
+                Content::Mapping { entries, key, merged } => {
+                    entries.iter_mut().for_each(|entry| entry.value.wipe());
+                    key.iter_mut().for_each(|(key, _, _)| key.zeroize());
+                    merged.iter_mut().for_each(Node::wipe);
+                }
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! Texts that Kubernetes' YAML reads and the parser here, which keeps to YAML 1.2, does not. They are rewritten and read
-//! again; places stay those of the original.
+//! again; places stay those of the original. The texts may be Secrets: they are wiped in the end.
 
 use saphyr_parser::{Event, Parser, ScanError};
+use zeroize::Zeroizing;
 
 /// Most columns by which a line is moved to the right.
 const MAX_SHIFT: usize = 400;
@@ -24,7 +25,7 @@ pub(super) struct Repair {
 
 impl Repair {
     /// The text without the cause of `error`; none if that cannot be mended.
-    pub(super) fn apply(&mut self, text: &str, error: &ScanError) -> Option<String> {
+    pub(super) fn apply(&mut self, text: &str, error: &ScanError) -> Option<Zeroizing<String>> {
         self.attempts += 1;
         let is_affordable = self.attempts * text.len() <= MAX_BYTES || self.attempts == 1;
         if self.attempts > MAX_ATTEMPTS || !is_affordable {
@@ -46,7 +47,7 @@ impl Repair {
     }
 
     /// Lines of a `[...]` or `{...}` need not be indented more than what is around it.
-    fn move_flow_lines(&mut self, text: &str, line: usize) -> Option<String> {
+    fn move_flow_lines(&mut self, text: &str, line: usize) -> Option<Zeroizing<String>> {
         let start = text.match_indices('\n').nth(line.checked_sub(2)?).map(|(index, _)| index + 1)?;
         let (before, after) = text.split_at(start);
         if self.shift == 0 {
@@ -56,7 +57,7 @@ impl Repair {
         if self.moved.binary_search(&line).is_ok() || !ends_within_flow(before, self.shift) {
             return None;
         }
-        let mut result = String::with_capacity(text.len() + 8 * self.shift);
+        let mut result = Zeroizing::new(String::with_capacity(text.len() + 8 * self.shift));
         result.push_str(before);
         let mut newly_moved = Vec::new();
         let mut rest = after;
@@ -87,7 +88,7 @@ fn ends_within_flow(text: &str, shift: usize) -> bool {
     let pad = " ".repeat(shift);
     let line = text.matches('\n').count() + 2;
     ["]", "}"].into_iter().any(|bracket| {
-        let probe = format!("{text}{pad}#\n{pad}{bracket}\n");
+        let probe = Zeroizing::new(format!("{text}{pad}#\n{pad}{bracket}\n"));
         let mut parser = Parser::new_from_str(&probe);
         while let Some(Ok((event, span))) = parser.next_event() {
             let is_bracket = span.start.line() == line && span.start.col() == shift;
@@ -100,12 +101,12 @@ fn ends_within_flow(text: &str, shift: usize) -> bool {
 }
 
 /// JSON writes characters beyond U+FFFF as two escapes (`\ud83d\ude00`), YAML as one. None if there are none.
-fn replace_surrogates(text: &str) -> Option<String> {
+fn replace_surrogates(text: &str) -> Option<Zeroizing<String>> {
     let unit = |text: &str| -> Option<u32> {
         let digits = text.strip_prefix("\\u")?.get(..4)?;
         digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?
     };
-    let mut result = String::with_capacity(text.len());
+    let mut result = Zeroizing::new(String::with_capacity(text.len()));
     let mut rest = text;
     let mut is_changed = false;
     while let Some(index) = rest.find('\\') {

@@ -1,14 +1,31 @@
 //! Cutting a stream into documents.
 
+use std::fmt;
+
 use tidegate_core::Position;
 
 /// A piece of a stream between two `---` lines.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Chunk<'t> {
     /// With the `---` line that begins it, if one does.
     pub(crate) text: &'t str,
     /// Number of lines before it in the stream.
     pub(crate) lines_before: u32,
+}
+
+impl Chunk<'_> {
+    /// Whether a Secret may be in it: what was made of its text is wiped then. That the word stands somewhere is
+    /// enough, so that it is seen in every notation, and in a document too broken to be read.
+    pub(crate) fn may_be_secret(&self) -> bool {
+        self.text.contains("Secret")
+    }
+}
+
+/// The text may be a Secret's.
+impl fmt::Debug for Chunk<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chunk({} bytes after line {})", self.text.len(), self.lines_before)
+    }
 }
 
 /// The pieces of a stream, in order; those with nothing but blank lines and comments are left out.
@@ -56,12 +73,13 @@ pub(crate) struct Lines<'t> {
     pub(crate) chunk: Chunk<'t>,
     starts: Vec<usize>,
     is_ascii: bool,
+    pub(crate) may_be_secret: bool,
 }
 
 impl<'t> Lines<'t> {
     pub(crate) fn new(chunk: Chunk<'t>) -> Self {
         let starts = std::iter::once(0).chain(chunk.text.match_indices('\n').map(|(index, _)| index + 1)).collect();
-        Self { chunk, starts, is_ascii: chunk.text.is_ascii() }
+        Self { chunk, starts, is_ascii: chunk.text.is_ascii(), may_be_secret: chunk.may_be_secret() }
     }
 
     /// A line of the stream, without its end; empty if it is not in the chunk.
