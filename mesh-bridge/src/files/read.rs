@@ -12,6 +12,7 @@ use tidegate_core::{Code, Diagnostic, Kind, Level, Origin, ResourceKey};
 use tidegate_resources::{
     ParseOptions, Parsed, Skipped, parse as parse_text, parse_bytes, parse_mesh_config, validate,
 };
+use zeroize::Zeroizing;
 
 use super::source::RootContent;
 use super::walk::{Stamp, mend, origin};
@@ -25,7 +26,8 @@ const MAX_FINDINGS: usize = 10_000;
 const MAX_TROUBLED: usize = 1_000;
 
 pub(super) struct Content {
-    pub(super) bytes: Vec<u8>,
+    /// Wiped when dropped: there may be Secrets in it.
+    pub(super) bytes: Zeroizing<Vec<u8>>,
     pub(super) hash: [u8; 32],
     /// Of the file that was opened, which may be another than the one that the walk saw.
     pub(super) stamp: Stamp,
@@ -51,13 +53,13 @@ pub(super) fn content(path: &Path, limit: u64) -> Result<Content, Box<Diagnostic
     if metadata.len() > limit {
         return Err(too_large(format!("{} MiB", metadata.len() >> 20)));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default()));
     // It may grow while it is read.
     file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > limit {
         return Err(too_large("more".into()));
     }
-    let hash = Sha256::digest(&bytes).into();
+    let hash = Sha256::digest(&*bytes).into();
     Ok(Content { bytes, hash, stamp: Stamp::of(&metadata) })
 }
 
