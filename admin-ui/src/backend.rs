@@ -10,6 +10,8 @@ use serde::{Serialize, Serializer};
 use tidegate_core::Diagnostic;
 use tidegate_snapshot::{Health, Locality, Snapshot};
 
+use crate::SecretStatus;
+
 /// The running process, as the admin interface sees it. The binary implements it over the data plane and the control
 /// loop.
 ///
@@ -28,6 +30,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Every listener, sorted by name; one that could not be bound has no addresses.
     fn listeners(&self) -> Vec<ListenerStatus>;
+
+    /// Every secret that a source has or that the Snapshot names, sorted by name, without any key.
+    fn secrets(&self) -> Vec<SecretStatus>;
 
     /// How the configuration that serves came about and what was found in it.
     fn config_status(&self) -> ConfigStatus;

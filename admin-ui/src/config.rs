@@ -19,11 +19,13 @@ pub(crate) fn config_dump(admin: &Admin, parameters: &Parameters) -> Reply {
     let node = admin.backend.node();
     let include_eds = parameters.has("include_eds");
     let clusters = if include_eds { sorted_clusters(admin) } else { Vec::new() };
+    let secrets = admin.backend.secrets();
     let options = DumpOptions {
         node: &node,
         updated: admin.backend.config_status().published,
         include_eds,
         clusters: &clusters,
+        secrets: &secrets,
         names: names.as_ref(),
     };
     let mask = parameters.get("mask");

@@ -4,6 +4,8 @@
 //! is left out rather than made up. Fields are in snake case, durations are text in seconds and enumerations are names,
 //! as Envoy prints them; every message behind an `Any` has its `@type`.
 //!
+//! A secret shows its certificates; its key is `[redacted]`, and is not even here to be shown.
+//!
 //! Source: Envoy, `envoy/admin/v3/config_dump.proto` and `config_dump_shared.proto`.
 
 mod cluster;
@@ -12,6 +14,8 @@ mod listener;
 mod mask;
 mod node;
 mod route;
+mod secret;
+mod transport_socket;
 
 pub(crate) use endpoint::{address, health_status, socket_address};
 
@@ -25,7 +29,7 @@ use tidegate_snapshot::{Locality, Pattern, Snapshot};
 use self::mask::Mask;
 pub(crate) use self::node::Node;
 use crate::backend::timestamp;
-use crate::{ClusterStatus, NodeInfo};
+use crate::{ClusterStatus, NodeInfo, SecretStatus};
 
 /// What a dump is made of besides the Snapshot.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +41,8 @@ pub struct DumpOptions<'a> {
     pub include_eds: bool,
     /// Clusters at run time, sorted by name: where the endpoints of resolved names come from.
     pub clusters: &'a [ClusterStatus],
+    /// Secrets at run time, sorted by name.
+    pub secrets: &'a [SecretStatus],
     /// Keeps only resources whose whole name it matches; the bootstrap stays.
     pub names: Option<&'a Pattern>,
 }
@@ -44,7 +50,7 @@ pub struct DumpOptions<'a> {
 impl<'a> DumpOptions<'a> {
     /// Everything but endpoints, without times.
     pub fn new(node: &'a NodeInfo) -> Self {
-        Self { node, updated: None, include_eds: false, clusters: &[], names: None }
+        Self { node, updated: None, include_eds: false, clusters: &[], secrets: &[], names: None }
     }
 }
 
@@ -289,11 +295,12 @@ impl Section {
                 Node::Leaf(message)
             }
             Self::Clusters => cluster::section(snapshot, options, versioned),
-            // There are no extension configurations, and secrets come with TLS.
-            Self::Ecds | Self::Secrets => Node::Object(Vec::new()),
+            // There are no extension configurations.
+            Self::Ecds => Node::Object(Vec::new()),
             Self::Endpoints => endpoint::section(snapshot, options, versioned),
             Self::Listeners => listener::section(snapshot, options, versioned),
             Self::Routes => route::section(snapshot, options, versioned),
+            Self::Secrets => secret::section(options),
         };
         message.typed(self.type_name())
     }
@@ -366,6 +373,25 @@ pub(crate) fn locality(locality: &Locality) -> Option<Value> {
         }
     }
     (!parts.is_empty()).then_some(Value::Object(parts))
+}
+
+/// RFC 4648 with padding: protobuf's JSON form of bytes.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let word = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0..4 {
+            if at <= chunk.len() {
+                let six = (word >> (18 - 6 * at)) & 63;
+                out.push(char::from(ALPHABET[six as usize]));
+            } else {
+                out.push('=');
+            }
+        }
+    }
+    out
 }
 
 /// Where istioctl and Kiali look for the object behind a resource.
@@ -445,6 +471,15 @@ mod tests {
         }
         assert_eq!(duration(Duration::from_micros(1)), "0.000001s");
         assert_eq!(duration(Duration::from_nanos(1_000_000_001)), "1.000000001s");
+    }
+
+    #[test]
+    fn bytes_are_written_as_base64() {
+        for (bytes, expected) in
+            [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (b"\xff\xfe\xfd\xfc", "//79/A==")]
+        {
+            assert_eq!(base64(bytes), expected);
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@
 
 mod backend;
 mod body;
+mod certs;
 mod config;
 mod dump;
 mod endpoint;
@@ -24,6 +25,7 @@ mod help;
 mod log;
 mod process;
 mod routes;
+mod secret;
 mod server;
 mod stats;
 mod upstream;
@@ -33,4 +35,5 @@ pub use backend::{
 };
 pub use dump::{DumpError, DumpOptions, config_dump, config_dump_masked, config_dump_resource};
 pub use guard::AllowedHosts;
+pub use secret::{AlternativeName, CertificateFacts, PublicBytes, SecretContent, SecretState, SecretStatus};
 pub use server::{AdminServer, BindError, BoundServer, HealthServer, StatsServer};

@@ -72,11 +72,6 @@ fn status_bytes(status: &str, name: &str) -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
-/// Empty until listeners terminate TLS.
-pub(crate) fn certs(_: &Admin, _: &Parameters) -> Reply {
-    Reply::json(&json!({ "certificates": [] }))
-}
-
 pub(crate) fn hot_restart_version(_: &Admin, _: &Parameters) -> Reply {
     Reply::text(StatusCode::OK, "disabled")
 }

@@ -1,7 +1,7 @@
 //! Which paths each server has.
 
 use crate::endpoint::{Access, Endpoint, Endpoints, Run};
-use crate::{config, explain, help, log, process, stats, upstream};
+use crate::{certs, config, explain, help, log, process, stats, upstream};
 
 const READY: Endpoint = Endpoint {
     path: "/ready",
@@ -51,7 +51,15 @@ pub(crate) const ADMIN: Endpoints = &[
     READY,
     read("/server_info", "print server version/status information", Run::Blocking(process::server_info)),
     read("/memory", "print memory of the process", Run::Blocking(process::memory)),
-    read("/certs", "print certs on machine", Run::Inline(process::certs)),
+    read("/certs", "print certs on machine", Run::Blocking(certs::certs)),
+    Endpoint {
+        parameters: &[("name", "only the secret of this name; may be repeated")],
+        ..read(
+            "/secrets",
+            "print secrets: where they come from, whom they serve, what is wrong, as JSON",
+            Run::Blocking(certs::secrets),
+        )
+    },
     read(
         "/hot_restart_version",
         "print the hot restart compatibility version",

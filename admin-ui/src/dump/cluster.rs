@@ -5,7 +5,7 @@ use tidegate_core::{ClusterName, Kind};
 use tidegate_snapshot::{Cluster, Discovery, LoadBalancing, Snapshot, UpstreamProtocol};
 
 use super::endpoint::{by_locality, socket_address};
-use super::{DumpOptions, Node, Versioned, config_path, duration, set, typed};
+use super::{DumpOptions, Node, Versioned, config_path, duration, set, transport_socket, typed};
 
 pub(super) fn section<'a>(snapshot: &'a Snapshot, options: DumpOptions<'a>, versioned: Versioned) -> Node<'a> {
     let clusters = move || snapshot.clusters().iter().filter(move |cluster| options.names(&cluster.name));
@@ -13,7 +13,7 @@ pub(super) fn section<'a>(snapshot: &'a Snapshot, options: DumpOptions<'a>, vers
     if clusters().next().is_some() {
         let resources = move || {
             let versioned = versioned.clone();
-            clusters().map(move |cluster| versioned.wrap("cluster", Node::Leaf(resource(cluster))))
+            clusters().map(move |cluster| versioned.wrap("cluster", Node::Leaf(resource(cluster, options))))
         };
         fields.push(("dynamic_active_clusters", Node::list(resources)));
     }
@@ -21,7 +21,7 @@ pub(super) fn section<'a>(snapshot: &'a Snapshot, options: DumpOptions<'a>, vers
 }
 
 /// `envoy.config.cluster.v3.Cluster`.
-fn resource(cluster: &Cluster) -> Value {
+fn resource(cluster: &Cluster, options: DumpOptions<'_>) -> Value {
     let mut message = json!({ "name": &*cluster.name });
     match &cluster.discovery {
         // The registry finds the endpoints of Services and ServiceEntries alike, as istiod's EDS does; they are in
@@ -52,21 +52,26 @@ fn resource(cluster: &Cluster) -> Value {
         LoadBalancing::Random => "RANDOM",
     };
     set(&mut message, "lb_policy", Some(policy));
-    set(&mut message, "typed_extension_protocol_options", protocol_options(cluster.protocol));
+    let socket = cluster.tls.as_deref().map(|tls| transport_socket::upstream(tls, cluster.protocol, options));
+    set(&mut message, "transport_socket", socket);
+    set(&mut message, "typed_extension_protocol_options", protocol_options(cluster));
     set(&mut message, "metadata", Some(metadata(cluster)));
     typed("envoy.config.cluster.v3.Cluster", message)
 }
 
-/// Nothing for HTTP/1.1, which is Envoy's default.
-fn protocol_options(protocol: UpstreamProtocol) -> Option<Value> {
+/// Nothing for HTTP/1.1 without TLS, which is Envoy's default.
+fn protocol_options(cluster: &Cluster) -> Option<Value> {
     const TYPE: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-    let options = match protocol {
-        UpstreamProtocol::Http1 => return None,
+    let from_host = cluster.tls.as_deref().and_then(transport_socket::from_host);
+    let mut options = match cluster.protocol {
+        UpstreamProtocol::Http1 if from_host.is_none() => return None,
+        UpstreamProtocol::Http1 => json!({ "explicit_http_config": { "http_protocol_options": {} } }),
         UpstreamProtocol::Http2 => json!({ "explicit_http_config": { "http2_protocol_options": {} } }),
         UpstreamProtocol::AsDownstream => {
             json!({ "use_downstream_protocol_config": { "http_protocol_options": {}, "http2_protocol_options": {} } })
         }
     };
+    set(&mut options, "upstream_http_protocol_options", from_host);
     Some(json!({ TYPE: typed(TYPE, options) }))
 }
 

@@ -12,7 +12,7 @@ pub(crate) enum Node<'a> {
 type List<'a> = dyn Fn() -> Box<dyn Iterator<Item = Node<'a>> + 'a> + 'a;
 
 impl<'a> Node<'a> {
-    pub(super) fn list<I: Iterator<Item = Node<'a>> + 'a>(elements: impl Fn() -> I + 'a) -> Self {
+    pub(crate) fn list<I: Iterator<Item = Node<'a>> + 'a>(elements: impl Fn() -> I + 'a) -> Self {
         Self::List(Box::new(move || Box::new(elements())))
     }
 

@@ -11,7 +11,7 @@ use tidegate_snapshot::{
     VirtualHost, WeightedCluster,
 };
 
-use super::{DumpOptions, Node, Versioned, config_path, duration, set};
+use super::{DumpOptions, Node, Versioned, base64, config_path, duration, set};
 
 pub(super) fn section<'a>(snapshot: &'a Snapshot, options: DumpOptions<'a>, versioned: Versioned) -> Node<'a> {
     let mut seen = HashSet::new();
@@ -253,37 +253,4 @@ fn direct_response(response: &DirectResponse) -> Value {
     });
     set(&mut message, "body", body);
     message
-}
-
-/// RFC 4648 with padding: protobuf's JSON form of bytes.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
-        let word = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for at in 0..4 {
-            if at <= chunk.len() {
-                let six = (word >> (18 - 6 * at)) & 63;
-                out.push(char::from(ALPHABET[six as usize]));
-            } else {
-                out.push('=');
-            }
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_written_as_base64() {
-        for (bytes, expected) in
-            [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (b"\xff\xfe\xfd\xfc", "//79/A==")]
-        {
-            assert_eq!(base64(bytes), expected);
-        }
-    }
 }

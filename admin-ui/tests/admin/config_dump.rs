@@ -8,14 +8,7 @@ use tidegate_snapshot::Snapshot;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{DNS, Servers, V1, V2, large_snapshot, node, snapshot};
-
-/// The section of a dump with a type.
-fn section<'a>(dump: &'a Value, name: &str) -> &'a Value {
-    let wanted = format!("type.googleapis.com/envoy.admin.v3.{name}");
-    let configs = dump["configs"].as_array().unwrap();
-    configs.iter().find(|config| config["@type"] == wanted.as_str()).unwrap_or_else(|| panic!("no {name} in {dump:#}"))
-}
+use crate::support::{DNS, Servers, V1, V2, large_snapshot, node, section, snapshot};
 
 fn names(dump: &Value) -> Vec<&str> {
     let configs = dump["configs"].as_array().unwrap();

@@ -5,3 +5,4 @@
 mod config_dump;
 mod http;
 mod support;
+mod tls;

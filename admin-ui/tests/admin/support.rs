@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderName, HeaderValue};
 use tidegate_admin::{
     AdminServer, AllowedHosts, Backend, BoundServer, ClusterStatus, ConfigStatus, EndpointStatus, HealthServer,
-    ListenerStatus, NodeInfo, ObjectCount, ReloadStatus, StatsServer,
+    ListenerStatus, NodeInfo, ObjectCount, ReloadStatus, SecretStatus, StatsServer,
 };
 use tidegate_core::{Code, Diagnostic, Host, Kind, Lifecycle, Origin, Phase, ResourceKey};
 use tidegate_snapshot::*;
@@ -250,6 +250,13 @@ pub(crate) fn large_snapshot(count: usize) -> Snapshot {
     Snapshot::new(vec![first, base.listeners()[1].clone()], base.clusters().to_vec(), base.mesh().clone())
 }
 
+/// The section of a dump with a type.
+pub(crate) fn section<'a>(dump: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
+    let wanted = format!("type.googleapis.com/envoy.admin.v3.{name}");
+    let configs = dump["configs"].as_array().unwrap();
+    configs.iter().find(|config| config["@type"] == wanted.as_str()).unwrap_or_else(|| panic!("no {name} in {dump:#}"))
+}
+
 pub(crate) fn node() -> NodeInfo {
     NodeInfo {
         id: NodeInfo::router_id("10.0.0.9", "gw-1", "istio-system", "cluster.local"),
@@ -338,6 +345,10 @@ impl Backend for Fixture {
                 ..ListenerStatus::default()
             },
         ]
+    }
+
+    fn secrets(&self) -> Vec<SecretStatus> {
+        crate::tls::secrets()
     }
 
     fn config_status(&self) -> ConfigStatus {
