@@ -6,14 +6,16 @@ CARGO ?= cargo
 BUILD = TIDEGATE_GIT_REVISION=$$(git rev-parse --short=12 HEAD 2>/dev/null) $(CARGO) build --locked
 DEMO_ARGS ?=
 TEST_ARGS ?=
+COMPARE_ARGS ?=
 
-.PHONY: demo test soak bench lint fmt peers help
+.PHONY: demo test soak bench compare lint fmt peers help
 
 help:
 	@echo 'make demo    build, and run a Bookinfo-like application behind the gateway'
 	@echo 'make test    all tests (installs their peers first)'
 	@echo 'make soak    the reload and crash tests at full size (about 15 minutes)'
 	@echo 'make bench   scale and cost figures of a release build, as tables'
+	@echo 'make compare  side by side with Envoy, HAProxy and nginx; tables in target/compare (about 20 minutes)'
 	@echo 'make lint    rustfmt, clippy, and cargo-deny if it is installed'
 
 # The `quick` profile is the release code without the long link.
@@ -40,6 +42,12 @@ bench:
 	@sh tests/setup.sh build bench
 	$(BUILD) --release -p tidegate
 	TIDEGATE_BIN=$(CURDIR)/target/release/tidegate $(CARGO) bench --locked -p tidegate-tests --bench gateway
+
+# COMPARE_ARGS=--quick, a case (h1, tls, h2, handshake, idle, hosts, change, ...), --proxies tidegate,envoy
+compare:
+	@sh tests/setup.sh build compare
+	$(BUILD) --release -p tidegate
+	TIDEGATE_BIN=$(CURDIR)/target/release/tidegate $(CARGO) bench --locked -p tidegate-tests --bench compare -- $(COMPARE_ARGS)
 
 lint:
 	$(CARGO) fmt --all -- --check

@@ -27,11 +27,15 @@ for purpose in "$@"; do
         need nghttp2-client h2load
         need_python
         ;;
-    bench)
+    bench | compare)
         need wrk wrk
         need nghttp2-client h2load
         need util-linux taskset
         need_python
+        if [ "$purpose" = compare ]; then
+            need nginx-light nginx
+            need haproxy haproxy
+        fi
         ;;
     *)
         echo "setup.sh: unknown purpose $purpose" >&2
@@ -72,6 +76,6 @@ environment() { # folder, list
 for purpose in "$@"; do
     case "$purpose" in
     test) environment "$root/target/peers" "$root/tests/peers/requirements.txt" ;;
-    bench) environment "$root/target/bench-peers" "$root/benches/requirements.txt" ;;
+    bench | compare) environment "$root/target/bench-peers" "$root/benches/requirements.txt" ;;
     esac
 done

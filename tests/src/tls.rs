@@ -124,6 +124,13 @@ impl TlsOptions {
         Arc::new(config)
     }
 
+    /// As `config`, with nothing to resume.
+    pub fn without_resumption(&self, config: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(config);
+        config.resumption = Resumption::disabled();
+        Arc::new(config)
+    }
+
     /// A finished handshake.
     ///
     /// # Errors
@@ -148,7 +155,8 @@ impl TlsOptions {
     /// # Errors
     /// See [`Self::handshake`].
     pub async fn get(&self, address: SocketAddr, host: &str, target: &str) -> Result<Response, Failure> {
-        wait::within("an answer over TLS", async { self.connect(address).await?.get(host, target).await }).await
+        let answer = async { self.connect(address).await?.get(host, target).await };
+        Box::pin(wait::within("an answer over TLS", answer)).await
     }
 
     /// The leaf that the server shows, DER.
