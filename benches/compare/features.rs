@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::Options;
 use crate::load::{Figures, Tool};
-use crate::machine::Noise;
-use crate::proxies::{Kind, Proxy, Setup, Site};
 use crate::report::{Report, middle};
+use tidegate_tests::machine::Noise;
+use tidegate_tests::sut::{Kind, Proxy, Setup, Site};
 
 pub(crate) async fn run(options: &Options, site: &Site, report: &mut Report) {
     let bare = || Setup { access_log: false, ..Setup::default() };

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::proxies::{HOST, Proxy};
+use tidegate_tests::sut::{HOST, Proxy};
 
 /// What a round gave.
 #[derive(Clone, Debug)]

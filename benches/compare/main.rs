@@ -10,8 +10,6 @@
 
 mod features;
 mod load;
-mod machine;
-mod proxies;
 mod report;
 mod scale;
 
@@ -19,9 +17,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::load::{Figures, Tool};
-use self::machine::Noise;
-use self::proxies::{Kind, Proxy, Site};
 use self::report::Report;
+use tidegate_tests::machine::Noise;
+use tidegate_tests::sut::{Kind, Proxy, Setup, Site};
 
 /// What was asked for.
 pub(crate) struct Options {
@@ -150,7 +148,7 @@ async fn main() {
 async fn loads(options: &Options, site: &Site, report: &mut Report) {
     let mut proxies = Vec::new();
     for kind in &options.proxies {
-        proxies.push(Proxy::start(*kind, site, &proxies::Setup::default()).await);
+        proxies.push(Proxy::start(*kind, site, &Setup::default()).await);
     }
     for case in CASES.iter().filter(|case| options.wants(case.name)) {
         let mut figures: Vec<Vec<Figures>> = vec![Vec::new(); proxies.len()];

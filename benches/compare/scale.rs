@@ -7,9 +7,9 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::Options;
 use crate::load::{self, Tool};
-use crate::machine::{Noise, pin};
-use crate::proxies::{HOST, Kind, Proxy, Setup, Site};
 use crate::report::{Report, middle};
+use tidegate_tests::machine::{Noise, pin};
+use tidegate_tests::sut::{HOST, Kind, Proxy, Setup, Site};
 
 fn mib(kib: u64) -> String {
     format!("{:.1}", kib as f64 / 1024.0)

@@ -1,16 +1,17 @@
 //! The machine: which core runs what, what a process costs, and who else was busy.
+#![expect(clippy::unwrap_used, reason = "a harness fails by panicking")]
 
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Moves a process and all its threads to some cores, where the machine has them.
-pub(crate) fn pin(pid: u32, cores: &str) {
+pub fn pin(pid: u32, cores: &str) {
     let _ = Command::new("taskset").args(["-a", "-c", "-p", cores, &pid.to_string()]).output();
 }
 
 /// Resident memory of a process in KiB.
-pub(crate) fn memory(pid: u32) -> u64 {
+pub fn memory(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
@@ -35,7 +36,7 @@ fn own() -> Duration {
 }
 
 /// Watches whether others used the machine during a round.
-pub(crate) struct Noise {
+pub struct Noise {
     pids: Vec<u32>,
     at: Instant,
     others: Duration,
@@ -43,17 +44,17 @@ pub(crate) struct Noise {
 
 impl Noise {
     /// `pids` belong to the round, as does this program with the load generators that it runs.
-    pub(crate) fn begin(pids: &[u32]) -> Self {
+    pub fn begin(pids: &[u32]) -> Self {
         Self { pids: pids.to_vec(), at: Instant::now(), others: others(pids) }
     }
 
     /// Whether anybody else used more than a tenth of one core.
-    pub(crate) fn end(self) -> bool {
+    pub fn end(self) -> bool {
         others(&self.pids).saturating_sub(self.others) > self.at.elapsed() / 10
     }
 }
 
 fn others(pids: &[u32]) -> Duration {
-    let ours: Duration = pids.iter().map(|pid| tidegate_tests::process::cpu(*pid)).sum();
+    let ours: Duration = pids.iter().map(|pid| crate::process::cpu(*pid)).sum();
     busy().saturating_sub(ours + own())
 }
