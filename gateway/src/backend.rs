@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tidegate_admin::{Backend, ClusterStatus, ConfigStatus, EndpointStatus, ListenerStatus, NodeInfo};
+use tidegate_admin::{Backend, ClusterStatus, ConfigStatus, EndpointStatus, ListenerStatus, NodeInfo, SecretStatus};
 use tidegate_core::{Lifecycle, Phase};
 use tidegate_proxy::Gateway;
 use tidegate_snapshot::{Locality, Snapshot};
@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use crate::control::StatusCell;
 use crate::logging::LogLevels;
 use crate::run::{ReadOptions, RunOptions};
+use crate::secrets::Secrets;
 use crate::shutdown::Shutdown;
 
 /// Istio's name of the only cluster there is.
@@ -20,6 +21,7 @@ const CLUSTER_ID: &str = "Kubernetes";
 /// The admin interface's way to everything that runs.
 pub(crate) struct ProcessBackend {
     gateway: Arc<Gateway>,
+    secrets: Arc<Secrets>,
     status: StatusCell,
     lifecycle: Lifecycle,
     shutdown: Shutdown,
@@ -34,6 +36,7 @@ impl ProcessBackend {
     /// Must be called on the control runtime.
     pub(crate) fn new(
         gateway: Arc<Gateway>,
+        secrets: Arc<Secrets>,
         status: StatusCell,
         lifecycle: Lifecycle,
         shutdown: Shutdown,
@@ -42,6 +45,7 @@ impl ProcessBackend {
     ) -> Self {
         Self {
             gateway,
+            secrets,
             status,
             lifecycle,
             shutdown,
@@ -61,6 +65,7 @@ impl Backend for ProcessBackend {
 
     fn write_metrics(&self, out: &mut dyn std::fmt::Write) {
         self.gateway.write_metrics(out);
+        self.secrets.write_metrics(out);
     }
 
     fn clusters(&self) -> Vec<ClusterStatus> {
@@ -69,6 +74,10 @@ impl Backend for ProcessBackend {
 
     fn listeners(&self) -> Vec<ListenerStatus> {
         self.gateway.listeners().into_iter().map(listener).collect()
+    }
+
+    fn secrets(&self) -> Vec<SecretStatus> {
+        self.secrets.status()
     }
 
     fn config_status(&self) -> ConfigStatus {

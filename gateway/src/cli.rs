@@ -4,6 +4,7 @@
 
 mod admin_client;
 mod arguments;
+mod certs;
 mod completion;
 mod demo;
 mod explain;
@@ -28,6 +29,7 @@ Start here:
   tidegate run --config ./gateway.d              a folder of Istio YAML, served as you edit it
   tidegate validate -f ./gateway.d               what Istio's webhook would say, with the line
   tidegate explain http://localhost:8080/cart    why a request goes where it goes
+  tidegate certs                                 which certificates serve, and for how long
 
 Exit codes are istioctl's: 0 fine, 1 failure, 64 wrong usage, 65 unreadable input, 79 findings.
 Colours follow the terminal, NO_COLOR and --color.";
@@ -61,6 +63,7 @@ enum Command {
     Run(Box<run::RunArgs>),
     Validate(validate::ValidateArgs),
     Explain(explain::ExplainArgs),
+    Certs(certs::CertsArgs),
     Version(version::VersionArgs),
     Completion(completion::CompletionArgs),
 }
@@ -118,6 +121,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(args) => run::run(*args, console),
         Command::Validate(args) => validate::run(&args, console),
         Command::Explain(args) => explain::run(&args, console),
+        Command::Certs(args) => certs::run(&args, console),
         Command::Version(args) => version::run(&args, console),
         Command::Completion(args) => completion::run(&args, console),
     };

@@ -27,10 +27,12 @@ use tidegate_resources::{MeshConfig, Object, ParseOptions, ResourceSet, Spec};
 use tidegate_snapshot::{Snapshot, SnapshotHash};
 
 use self::findings::FindingLog;
-use self::ledger::{Ledger, Resolution};
+use self::ledger::Resolution;
+pub(crate) use self::ledger::{Ledger, Scope};
 pub(crate) use self::offline::{Offline, read_once, roots};
 pub(crate) use self::status::StatusCell;
 use crate::run::{AccessLogOverride, ReadOptions};
+use crate::secrets::Secrets;
 use crate::state::{Saved, Saving, StateWriter};
 
 /// Where Snapshots go.
@@ -77,6 +79,7 @@ impl Seen {
 /// The writer. It blocks, and belongs on a thread of its own.
 pub(crate) struct Control<P> {
     publisher: P,
+    secrets: Arc<Secrets>,
     compiler: Compiler,
     compile_options: CompileOptions,
     parse_options: ParseOptions,
@@ -89,6 +92,8 @@ pub(crate) struct Control<P> {
     /// Findings of the compiler and of the publisher about the set that serves.
     compile_findings: Vec<Diagnostic>,
     publish_findings: Vec<Diagnostic>,
+    /// Findings about secrets when they were last told.
+    secret_findings: Vec<Diagnostic>,
     /// Why what serves is not on disk.
     state_error: Option<String>,
     /// Objects that serve and are not saved, because a Secret stands beside them.
@@ -102,9 +107,16 @@ pub(crate) struct Control<P> {
 }
 
 impl<P: Publish> Control<P> {
-    pub(crate) fn new(read: &ReadOptions, publisher: P, status: StatusCell, state: Option<StateWriter>) -> Self {
+    pub(crate) fn new(
+        read: &ReadOptions,
+        publisher: P,
+        secrets: Arc<Secrets>,
+        status: StatusCell,
+        state: Option<StateWriter>,
+    ) -> Self {
         Self {
             publisher,
+            secrets,
             compiler: Compiler::default(),
             compile_options: compile_options(read),
             parse_options: ParseOptions::default(),
@@ -115,6 +127,7 @@ impl<P: Publish> Control<P> {
             generation: 0,
             compile_findings: Vec::new(),
             publish_findings: Vec::new(),
+            secret_findings: Vec::new(),
             state_error: None,
             left_out: 0,
             untidy: false,
@@ -178,6 +191,7 @@ impl<P: Publish> Control<P> {
                 Ok(compilation) => {
                     let compiled = started.elapsed();
                     self.compile_findings = compilation.diagnostics;
+                    self.secrets.follow(&compilation.snapshot);
                     let (listened, listens) = (self.listens, !compilation.snapshot.listeners().is_empty());
                     self.publish(compilation.snapshot, resolution.moved, started);
                     self.listens = Some(listens);
@@ -205,8 +219,22 @@ impl<P: Publish> Control<P> {
                 }
                 Err(finding) => self.compile_findings = vec![*finding],
             }
+        } else if resolution.unsaved {
+            self.save();
         }
         self.tell(self.generation > before, started);
+    }
+
+    /// Tells what is new about secrets, which come and go and expire without a reload.
+    pub(crate) fn tell_secrets(&mut self) {
+        let findings = self.secrets.findings();
+        if findings == self.secret_findings {
+            return;
+        }
+        self.secret_findings = findings;
+        let findings = self.findings();
+        self.log.log(&findings);
+        self.status.set_diagnostics(findings);
     }
 
     /// Looks whether what could not be done at the last publication is done by now, or what was has been lost since.
@@ -262,6 +290,7 @@ impl<P: Publish> Control<P> {
     /// Logs what is new and shows everything.
     fn tell(&mut self, published: bool, started: Instant) {
         self.state_error = self.state.as_ref().and_then(StateWriter::error);
+        self.secret_findings = self.secrets.findings();
         let findings = self.findings();
         self.log.log(&findings);
         let reload = self.reload(published, started);
@@ -271,7 +300,7 @@ impl<P: Publish> Control<P> {
 
     /// Everything that is wrong now, most severe first.
     fn findings(&self) -> Vec<Diagnostic> {
-        let lists = [&self.seen.findings, &self.compile_findings, &self.publish_findings];
+        let lists = [&self.seen.findings, &self.compile_findings, &self.publish_findings, &self.secret_findings];
         let mut findings: Vec<_> = lists.into_iter().flatten().cloned().collect();
         if let Some(error) = &self.state_error {
             let message = format!("the last good configuration cannot be kept on disk: {error}");
@@ -292,6 +321,7 @@ impl<P: Publish> Control<P> {
             .findings
             .iter()
             .chain(&self.publish_findings)
+            .chain(&self.secret_findings)
             .chain(not_compiled)
             .any(|finding| is_error(&finding));
         Reload {

@@ -9,6 +9,7 @@ mod demo;
 mod logging;
 mod render;
 mod run;
+mod secrets;
 mod shutdown;
 mod state;
 

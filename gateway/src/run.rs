@@ -22,6 +22,7 @@ use self::control_thread::{ControlThread, Input};
 use crate::backend::{self, ProcessBackend};
 use crate::control::StatusCell;
 use crate::logging::{LogLevels, LogOptions};
+use crate::secrets::Secrets;
 use crate::shutdown::{Shutdown, Signals};
 
 /// Threads for everything that is not traffic: admin, metrics, name resolution.
@@ -185,10 +186,13 @@ async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
     // From here on a signal ends the process in order.
     let signals = Signals::catch().context("catching signals")?;
     let input = Input::open(&options)?;
-    let gateway = Arc::new(Gateway::start(gateway_options(&options), lifecycle.clone())?);
+    let secrets = Arc::new(Secrets::new(Arc::default()));
+    let gateway_options = GatewayOptions { secrets: secrets.store().clone(), ..gateway_options(&options) };
+    let gateway = Arc::new(Gateway::start(gateway_options, lifecycle.clone())?);
     let status = StatusCell::new(input.names());
     let backend = Arc::new(ProcessBackend::new(
         gateway.clone(),
+        secrets.clone(),
         status.clone(),
         lifecycle.clone(),
         shutdown.clone(),
@@ -198,7 +202,7 @@ async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
     let servers = Servers::start(&options, &backend, &lifecycle)?;
 
     let (serving, first) = oneshot::channel();
-    let control = ControlThread::start(&options, input, gateway.clone(), status, serving)?;
+    let control = ControlThread::start(&options, input, gateway.clone(), secrets, status, serving)?;
     let hang_up = {
         let (rescan, gateway) = (control.rescan(), gateway.clone());
         move || {

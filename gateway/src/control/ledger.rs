@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use tidegate_core::{Code, Diagnostic, Level, Origin, ResourceKey};
+use tidegate_core::{Code, Diagnostic, Kind, Level, Origin, ResourceKey};
 use tidegate_mesh_bridge::files::{FileView, Offer, SourceDocument, Understanding, View};
 use tidegate_resources::{ParseOptions, ResourceSet};
 
@@ -17,9 +17,41 @@ const MAX_OLD_DOCUMENTS: usize = 64 << 20;
 /// Findings of one kind that are listed one by one.
 const MAX_LISTED: usize = 1000;
 
+/// Which objects a [`Ledger`] is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Scope {
+    /// All of them; but a change of material alone changes nothing that is compiled.
+    #[default]
+    Everything,
+    /// Those that hold certificates and keys, and nothing else.
+    Material,
+}
+
+impl Scope {
+    fn holds(self, kind: Kind) -> bool {
+        self == Self::Everything || is_material(kind)
+    }
+
+    /// Whether another object of this kind makes another set.
+    fn counts(self, kind: Kind) -> bool {
+        (self == Self::Material) == is_material(kind)
+    }
+}
+
+/// Whether objects of this kind go to the secret store and are not compiled.
+pub(crate) fn is_material(kind: Kind) -> bool {
+    matches!(kind, Kind::Secret | Kind::ConfigMap | Kind::AcmeCertificate)
+}
+
+/// Whether a change of such an object is one of what is kept on disk. Secrets are not kept.
+fn is_saved(kind: Kind) -> bool {
+    kind != Kind::Secret
+}
+
 /// The objects that serve, with where they came from. Pure: it reads views and no files.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
+    scope: Scope,
     /// Sorted by key.
     held: Vec<Held>,
     /// Documents of the last view that did not tell what they are, by file.
@@ -57,10 +89,12 @@ enum Why {
 #[derive(Debug, Default)]
 pub(crate) struct Resolution {
     pub(crate) set: ResourceSet,
-    /// Whether `set` holds other objects than the last one.
+    /// Whether `set` holds other objects than the last one, of those that the scope counts.
     pub(crate) changed: bool,
-    /// Whether an object stands in another place than in the last set.
+    /// Whether one of them stands in another place than in the last set.
     pub(crate) moved: bool,
+    /// Whether something changed that is not compiled, and is saved.
+    pub(crate) unsaved: bool,
     /// What the ledger has to say beyond the findings of the view.
     pub(crate) diagnostics: Vec<Diagnostic>,
     /// Keys that serve in an older form than the source's, or than could be seen. Sorted.
@@ -72,6 +106,10 @@ pub(crate) struct Resolution {
 }
 
 impl Ledger {
+    pub(crate) fn new(scope: Scope) -> Self {
+        Self { scope, ..Self::default() }
+    }
+
     /// Takes a view in. `saved` is what an earlier process served, for the first view of this one.
     pub(crate) fn resolve(&mut self, view: &View, saved: Option<&Saved>, options: &ParseOptions) -> Resolution {
         let mut diagnostics = Vec::new();
@@ -86,9 +124,11 @@ impl Ledger {
         let mut next = self.offered(view, &mut diagnostics);
         let previous = std::mem::take(&mut self.held);
         let mut kept: BTreeMap<Why, Vec<ResourceKey>> = BTreeMap::new();
+        let scope = self.scope;
+        let counts = |key: &ResourceKey| scope.counts(key.kind);
         // Keys that served before and serve now.
-        let mut common = 0;
-        let (mut changed, mut moved) = (false, false);
+        let (mut common, mut common_uncounted) = (0, 0);
+        let (mut changed, mut moved, mut unsaved) = (false, false, false);
         let mut rejected = Rejections::of(view);
         let mut old_documents = 0;
         let mut stay = Vec::new();
@@ -99,14 +139,21 @@ impl Ledger {
                 at += 1;
             }
             if let Some(now) = next.get(at).filter(|now| now.key() == held.key()) {
-                common += 1;
                 let (now, before) = (&now.offer.object, &held.offer.object);
+                if !counts(&before.key) {
+                    common_uncounted += usize::from(is_saved(before.key.kind));
+                    unsaved |= is_saved(before.key.kind) && !Arc::ptr_eq(now, before);
+                    continue;
+                }
+                common += 1;
                 if !Arc::ptr_eq(now, before) {
                     changed = true;
                     moved |= now.origin != before.origin || now.spans != before.spans;
                 }
             } else if let Some(why) = self.fate(held.key(), &held.file, view, &rejected) {
-                common += 1;
+                let kind = held.key().kind;
+                common += usize::from(scope.counts(kind));
+                common_uncounted += usize::from(!scope.counts(kind) && is_saved(kind));
                 kept.entry(why).or_default().push(held.key().clone());
                 old_documents += held.offer.document.as_ref().map_or(0, |document| document.text.len());
                 if old_documents > MAX_OLD_DOCUMENTS {
@@ -114,14 +161,17 @@ impl Ledger {
                 }
                 stay.push(held);
             } else {
-                changed = true;
+                changed |= counts(held.key());
+                unsaved |= !counts(held.key()) && is_saved(held.key().kind);
             }
         }
         if !stay.is_empty() {
             next.append(&mut stay);
             next.sort_by(|a, b| a.key().cmp(b.key()));
         }
-        changed |= common < next.len();
+        changed |= common < next.iter().filter(|held| counts(held.key())).count();
+        let uncounted = |held: &&Held| !counts(held.key()) && is_saved(held.key().kind);
+        unsaved |= common_uncounted < next.iter().filter(uncounted).count();
         // Where nothing is missing nothing is suspected.
         self.suspects.retain(|file, _| kept.contains_key(&Why::BrokenFile(file.clone())));
         self.held = next;
@@ -135,6 +185,7 @@ impl Ledger {
         Resolution {
             changed,
             moved,
+            unsaved,
             set,
             diagnostics,
             last_good: last_good.into_iter().collect(),
@@ -145,7 +196,7 @@ impl Ledger {
 
     /// Takes over everything that an earlier process served, to serve it before the source could be looked at.
     pub(crate) fn serve_saved(&mut self, saved: &Saved, options: &ParseOptions) -> ResourceSet {
-        let keys: Vec<_> = saved.objects.keys().collect();
+        let keys: Vec<_> = saved.objects.keys().filter(|key| self.scope.holds(key.kind)).collect();
         self.take_over(saved, &keys, options);
         self.set()
     }
@@ -198,6 +249,7 @@ impl Ledger {
             .objects
             .iter()
             .filter(|(key, object)| match offers.get(key) {
+                _ if !self.scope.holds(key.kind) => false,
                 // Of several the one that served before stays.
                 Some(count) => *count > 1,
                 None => self.fate(key, &object.file, view, &rejected).is_some(),
@@ -225,6 +277,7 @@ impl Ledger {
         let files = view.files.iter();
         let mut offers: Vec<_> =
             files.flat_map(|file| file.offers.iter().map(move |offer| (&file.file, offer))).collect();
+        offers.retain(|(_, offer)| self.scope.holds(offer.object.key.kind));
         offers.sort_by(|(_, a), (_, b)| a.object.key.cmp(&b.object.key));
         let mut chosen = Vec::with_capacity(offers.len());
         let mut losers = Vec::new();

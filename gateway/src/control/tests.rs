@@ -14,6 +14,7 @@ use tidegate_snapshot::Snapshot;
 
 use super::{Control, Publish, Reload, StatusCell};
 use crate::run::ReadOptions;
+use crate::secrets::Secrets;
 use crate::state::{Saved, StateFile, StateWriter};
 
 /// Remembers what is published.
@@ -55,7 +56,8 @@ impl Bench {
         let source = FileSource::new(vec![Root::resources(conf)], Limits::default(), ParseOptions::default());
         let status = StatusCell::new(vec!["conf".into()]);
         let writer = state.map(|state| StateWriter::start(state.clone()).unwrap());
-        let control = Control::new(&ReadOptions::default(), Recorder::default(), status.clone(), writer);
+        let secrets = Arc::new(Secrets::new(Arc::default()));
+        let control = Control::new(&ReadOptions::default(), Recorder::default(), secrets, status.clone(), writer);
         let saved = state.and_then(|state| state.load().unwrap());
         fs::create_dir_all(dir.path().join("conf")).unwrap();
         Self { dir, source, control, status, saved }
@@ -71,6 +73,7 @@ impl Bench {
 
     fn look(&mut self) -> Arc<ConfigStatus> {
         let view = self.source.scan();
+        self.control.secrets.apply(&view, self.saved.as_ref());
         self.control.apply(&view, self.saved.take().as_ref());
         self.status.get()
     }

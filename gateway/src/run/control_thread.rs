@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ConfigSource, RunOptions, made_up};
 use crate::control::{Control, Publish, Reload, StatusCell, roots};
+use crate::secrets::Secrets;
 use crate::state::{Saved, StateFile, StateWriter};
 
 /// How long the first look at the source may stand still before what was saved is served instead.
@@ -26,6 +27,10 @@ const PATIENCE: Duration = Duration::from_millis(400);
 const STEP: Duration = Duration::from_millis(50);
 /// How often it is looked at whether what failed outside works by now.
 const CHECK: Duration = Duration::from_millis(1500);
+/// Time between two times at which news of secrets are told: one that changes all the time is told now and then.
+const TELL_PAUSE: Duration = Duration::from_millis(200);
+/// How often it is looked at whether a secret has expired.
+const TICK: Duration = Duration::from_secs(1);
 /// What threads get to end.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -80,7 +85,7 @@ impl Input {
 pub(super) struct ControlThread {
     cancel: CancellationToken,
     watcher: Option<Arc<Watcher>>,
-    thread: Option<thread::JoinHandle<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl ControlThread {
@@ -92,6 +97,7 @@ impl ControlThread {
         options: &RunOptions,
         input: Input,
         gateway: Arc<Gateway>,
+        secrets: Arc<Secrets>,
         status: StatusCell,
         serving: oneshot::Sender<String>,
     ) -> anyhow::Result<Self> {
@@ -100,27 +106,40 @@ impl ControlThread {
         let state_file = StateFile::locate(&options.state_dir, &options.source, &options.read);
         let writer = state_file.clone().map(StateWriter::start).transpose().context("starting the state's writer")?;
         let publisher = ToGateway { gateway, runtime: runtime.clone() };
-        let control = Control::new(&options.read, publisher, status, writer);
+        let control = Control::new(&options.read, publisher, secrets.clone(), status, writer);
         let first = First(Some(serving));
         let watcher = match &input {
             Input::Watched { watcher, .. } => Some(watcher.clone()),
             Input::Fixed { .. } => None,
         };
+        let keeper = thread::Builder::new().name("secrets".into()).spawn({
+            let (secrets, runtime, cancel) = (secrets.clone(), runtime.clone(), cancel.clone());
+            let views = watcher.as_ref().map(|watcher| watcher.views());
+            move || keep_secrets(&secrets, views, &runtime, &cancel)
+        })?;
         let thread = thread::Builder::new().name("control".into()).spawn({
             let cancel = cancel.clone();
             let (mut control, mut first) = (control, first);
             move || match input {
                 Input::Watched { watcher, .. } => {
-                    follow(&mut control, &mut first, &watcher, state_file.as_ref(), &runtime, &cancel);
+                    let follower = Follower {
+                        control: &mut control,
+                        first: &mut first,
+                        secrets: &secrets,
+                        runtime: &runtime,
+                        cancel: &cancel,
+                    };
+                    follower.follow(&watcher, state_file.as_ref());
                 }
                 Input::Fixed { view, .. } => {
+                    secrets.apply(&view, None);
                     control.apply(&view, None);
                     first.tell(&control);
                     runtime.block_on(cancel.cancelled());
                 }
             }
         })?;
-        Ok(Self { cancel, watcher, thread: Some(thread) })
+        Ok(Self { cancel, watcher, threads: vec![keeper, thread] })
     }
 
     /// Something that has the sources looked at now.
@@ -139,7 +158,7 @@ impl ControlThread {
         if let Some(watcher) = &self.watcher {
             watcher.stop(STOP_PATIENCE);
         }
-        if let Some(thread) = self.thread.take() {
+        for thread in std::mem::take(&mut self.threads) {
             // Bounded: it waits for nothing but `cancel` and the end of a publication. A panic was already printed.
             drop(thread.join());
         }
@@ -152,51 +171,125 @@ impl Drop for ControlThread {
     }
 }
 
-/// Serves what was saved if the source cannot be read, then every view of the source.
-fn follow(
-    control: &mut Control<ToGateway>,
-    first: &mut First,
-    watcher: &Watcher,
-    state_file: Option<&StateFile>,
+/// The writer while it follows a source.
+struct Follower<'a> {
+    control: &'a mut Control<ToGateway>,
+    first: &'a mut First,
+    secrets: &'a Arc<Secrets>,
+    runtime: &'a Handle,
+    cancel: &'a CancellationToken,
+}
+
+/// What the writer waits for.
+enum Event {
+    /// Another view; false if there will be none any more.
+    View(bool),
+    Secrets,
+    Nothing,
+    Cancelled,
+}
+
+impl Follower<'_> {
+    /// Serves what was saved if the source cannot be read, then every view of the source.
+    fn follow(self, watcher: &Watcher, state_file: Option<&StateFile>) {
+        let mut views = watcher.views();
+        let mut news = self.secrets.news();
+        let mut told = tokio::time::Instant::now();
+        let mut saved = state_file.and_then(load);
+        if let Some(found) = &saved
+            && !self.runtime.block_on(first_view(&mut views, watcher.progress(), self.cancel))
+            && !self.cancel.is_cancelled()
+        {
+            self.secrets.serve_saved(found);
+            self.control.serve_saved(found);
+            self.first.tell(self.control);
+            saved = None;
+        }
+        loop {
+            let view = views.borrow_and_update().clone();
+            if let Some(view) = view {
+                let saved = saved.take();
+                // What is served finds its secrets.
+                self.secrets.refresh(&views, saved.as_ref());
+                self.control.apply(&view, saved.as_ref());
+                self.first.tell(self.control);
+            }
+            loop {
+                match self.runtime.block_on(event(&mut views, &mut news, told + TELL_PAUSE, self.cancel)) {
+                    Event::Nothing => self.control.check(),
+                    Event::Secrets => {
+                        self.control.tell_secrets();
+                        told = tokio::time::Instant::now();
+                    }
+                    Event::View(true) => break,
+                    Event::View(false) => {
+                        tracing::error!(
+                            "nobody looks at the configuration any more; it stays as it is until a restart"
+                        );
+                        self.runtime.block_on(self.cancel.cancelled());
+                        return;
+                    }
+                    Event::Cancelled => return,
+                }
+            }
+        }
+    }
+}
+
+/// Keeps secrets current beside the writer: a certificate does not wait until a large configuration is compiled.
+fn keep_secrets(
+    secrets: &Secrets,
+    mut views: Option<watch::Receiver<Option<Arc<View>>>>,
     runtime: &Handle,
     cancel: &CancellationToken,
 ) {
-    let mut views = watcher.views();
-    let mut saved = state_file.and_then(load);
-    if let Some(found) = &saved
-        && !runtime.block_on(first_view(&mut views, watcher.progress(), cancel))
-        && !cancel.is_cancelled()
-    {
-        control.serve_saved(found);
-        first.tell(control);
-        saved = None;
-    }
+    let mut swaps = secrets.store().subscribe();
     loop {
-        let view = views.borrow_and_update().clone();
-        if let Some(view) = view {
-            control.apply(&view, saved.take().as_ref());
-            first.tell(control);
-        }
-        let changed = loop {
-            let outcome = runtime.block_on(async {
-                tokio::select! {
-                    () = cancel.cancelled() => None,
-                    outcome = timeout(CHECK, views.changed()) => Some(outcome),
+        let ended = runtime.block_on(async {
+            let view = async {
+                match &mut views {
+                    Some(views) => views.changed().await.is_ok(),
+                    None => std::future::pending().await,
                 }
-            });
-            match outcome {
-                Some(Err(_)) => control.check(),
-                Some(Ok(changed)) => break changed.is_ok(),
-                None => break false,
+            };
+            tokio::select! {
+                () = cancel.cancelled() => None,
+                alive = view => Some(!alive),
+                // The sender lives as long as the process.
+                Ok(()) = swaps.changed() => Some(false),
+                () = tokio::time::sleep(TICK) => Some(false),
             }
-        };
-        if !changed {
-            if !cancel.is_cancelled() {
-                tracing::error!("nobody looks at the configuration any more; it stays as it is until a restart");
-                runtime.block_on(cancel.cancelled());
-            }
-            return;
+        });
+        match ended {
+            None => return,
+            // The writer says so.
+            Some(true) => views = None,
+            Some(false) => {}
         }
+        if let Some(views) = &views {
+            secrets.keep_up(views);
+        }
+        secrets.tick();
+    }
+}
+
+async fn event(
+    views: &mut watch::Receiver<Option<Arc<View>>>,
+    news: &mut watch::Receiver<u64>,
+    tell_at: tokio::time::Instant,
+    cancel: &CancellationToken,
+) -> Event {
+    let news = async {
+        tokio::time::sleep_until(tell_at).await;
+        news.changed().await
+    };
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Event::Cancelled,
+        changed = views.changed() => Event::View(changed.is_ok()),
+        // The sender lives as long as the process.
+        Ok(()) = news => Event::Secrets,
+        () = tokio::time::sleep(CHECK) => Event::Nothing,
     }
 }
 

@@ -1,0 +1,67 @@
+//! Metrics of secrets, one series of each family for each name.
+
+use std::fmt::{self, Write};
+use std::time::SystemTime;
+
+use super::status::SecretFacts;
+
+/// Writes them in Prometheus' text format. As many lines as there are secrets, whatever clients do.
+pub(super) fn write(secrets: &[SecretFacts], now: SystemTime, out: &mut dyn Write) -> fmt::Result {
+    let with_end = || secrets.iter().filter_map(|secret| Some((secret, secret.not_after?)));
+    if with_end().next().is_some() {
+        family(
+            out,
+            "tidegate_secret_days_until_expiration",
+            "gauge",
+            "Days until the certificate expires; negative since it has.",
+        )?;
+        for (secret, end) in with_end() {
+            series(out, "tidegate_secret_days_until_expiration", secret, format_args!("{:.3}", days(now, end)))?;
+        }
+    }
+    if secrets.iter().any(|secret| secret.rotated.is_some()) {
+        let name = "tidegate_secret_last_rotation_timestamp_seconds";
+        family(out, name, "gauge", "When what serves came into use, in seconds since 1970.")?;
+        for (secret, at) in secrets.iter().filter_map(|secret| Some((secret, secret.rotated?))) {
+            let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            series(out, name, secret, format_args!("{:.3}", at.as_secs_f64()))?;
+        }
+    }
+    if !secrets.is_empty() {
+        family(out, "tidegate_secret_failures_total", "counter", "Offers of a secret that were refused.")?;
+        for secret in secrets {
+            series(out, "tidegate_secret_failures_total", secret, format_args!("{}", secret.failures))?;
+        }
+        family(out, "tidegate_secret_version", "gauge", "Counts what served under the name; 0 while nothing did.")?;
+        for secret in secrets {
+            series(out, "tidegate_secret_version", secret, format_args!("{}", secret.version))?;
+        }
+    }
+    Ok(())
+}
+
+fn days(now: SystemTime, end: SystemTime) -> f64 {
+    const DAY: f64 = 86_400.0;
+    match end.duration_since(now) {
+        Ok(left) => left.as_secs_f64() / DAY,
+        Err(past) => -past.duration().as_secs_f64() / DAY,
+    }
+}
+
+fn family(out: &mut dyn Write, name: &str, kind: &str, help: &str) -> fmt::Result {
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
+}
+
+fn series(out: &mut dyn Write, family: &str, secret: &SecretFacts, value: fmt::Arguments<'_>) -> fmt::Result {
+    write!(out, "{family}{{name=\"")?;
+    // Names hold paths of files.
+    for character in secret.name.as_str().chars() {
+        match character {
+            '\\' => out.write_str("\\\\")?,
+            '"' => out.write_str("\\\"")?,
+            '\n' => out.write_str("\\n")?,
+            other => out.write_char(other)?,
+        }
+    }
+    writeln!(out, "\"}} {value}")
+}
