@@ -64,7 +64,8 @@ message! {
     pub struct TlsCertificate {
         pub server_certificate: String => "serverCertificate",
         pub private_key: String => "privateKey",
-        pub ca_certificates: String => "caCertificates",
+        pub ca_certificates: String => "caCertificates"
+            [ignored "clients are verified against `caCertificates` of `tls`, for all its certificates together"],
     }
 }
 
