@@ -7,6 +7,10 @@
 //!
 //! Invariant: decoding is strict. A field that no type names is an error with its line and column; a field that is read
 //! and not acted on yet is a warning. So whatever an [`Object`] holds was understood.
+//!
+//! Secrets: their bytes are shared, and wiped when the last owner drops them; so is whatever was made of their text on
+//! the way. No finding quotes a value of theirs, and no `Debug` shows one. What the YAML library's own buffers held
+//! while they grew is out of reach.
 
 mod acme;
 mod decode;

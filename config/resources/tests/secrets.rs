@@ -178,7 +178,7 @@ fn no_other_part_of_an_object_keeps_the_bytes() {
 fn lists_flow_forms_and_anchors_give_the_same_bytes() {
     let bytes = |text: &str| {
         let object = object(text);
-        secret(&object).get("tls.key").map(SecretBytes::clone)
+        secret(&object).get("tls.key").cloned()
     };
     let expected = Some(SecretBytes::new(b"secret\n".to_vec()));
     let head = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n";

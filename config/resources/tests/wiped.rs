@@ -134,6 +134,7 @@ fn a_secret_that_nobody_holds_leaves_no_copy() {
     check(14, 0, |key| text(&[HEAD, "data: {k: ", key, "}\n"]));
     // An anchor, a repaired text, and documents that come to nothing.
     check(7, 2, |key| text(&[HEAD, "stringData: {k: &k ", key, ", l: *k}\n"]));
+    check(15, 2, |key| text(&[HEAD, "data: &d {k: c2VjcmV0}\nstringData: {<<: {k: &k ", key, "}, k: *k, l: *k}\n"]));
     check(8, 1, |key| text(&[HEAD, "stringData: {\nk: \"", key, "\"\n}\n"]));
     check(9, 0, |key| text(&[HEAD, "stringData:\n  k: |\n    ", key, "\n  l: [\n"]));
     check(10, 0, |key| text(&[HEAD, "data:\n  k: ", &base64(key), "*\n"]));

@@ -202,16 +202,19 @@ impl<'t, 'l> Reader<'t, 'l> {
                 self.place(node)
             }
             Event::Scalar(text, style, anchor, tag) => {
+                let held = Text { text, may_be_secret: self.lines.may_be_secret };
+                let text = &*held.text;
                 let weight = 1 + text.len() / BYTES_PER_VALUE;
                 self.count(weight, position)?;
-                let is_merge = style == ScalarStyle::Plain && text == "<<";
-                let node = Node { position, value: scalar(&text, style, tag.as_deref()) };
-                let text = Text { text, may_be_secret: self.lines.may_be_secret };
                 if anchor > 0 {
                     self.spend(weight, position)?;
+                }
+                let is_merge = style == ScalarStyle::Plain && text == "<<";
+                let node = Node { position, value: scalar(text, style, tag.as_deref()) };
+                if anchor > 0 {
                     self.anchors.insert(anchor, (node.clone(), weight));
                 }
-                self.place_scalar(node, &text.text, is_merge)
+                self.place_scalar(node, text, is_merge)
             }
             Event::SequenceStart(anchor, _) => self.begin(position, anchor, Content::Sequence(Vec::new())),
             Event::MappingStart(anchor, _) => {
@@ -291,7 +294,7 @@ impl<'t, 'l> Reader<'t, 'l> {
     }
 
     /// Puts a finished value where it belongs.
-    fn place(&mut self, node: Node) -> Result<Step, Problem> {
+    fn place(&mut self, mut node: Node) -> Result<Step, Problem> {
         let Some(open) = self.open.last_mut() else { return Ok(Step::Root(node)) };
         match &mut open.content {
             Content::Sequence(items) => items.push(node),
@@ -300,6 +303,9 @@ impl<'t, 'l> Reader<'t, 'l> {
                     // An alias of a scalar.
                     Value::String(text) | Value::Number(text) => *key = Some((text, node.position, false)),
                     _ => {
+                        if self.lines.may_be_secret {
+                            node.wipe();
+                        }
                         let is_template = self.lines.rest_of_line(node.position).contains("}}");
                         let message = "a key must be a text, not a list or a mapping".to_owned();
                         let help = is_template.then(|| TEMPLATE.to_owned());
@@ -341,9 +347,11 @@ impl<'t, 'l> Reader<'t, 'l> {
         if !merged.is_empty() {
             let mut keys: HashSet<Box<str>> = entries.iter().map(|entry| entry.key.clone()).collect();
             for node in merged.into_iter().flat_map(Node::into_mappings) {
-                for entry in node {
+                for mut entry in node {
                     if keys.insert(entry.key.clone()) {
                         entries.push(entry);
+                    } else if self.lines.may_be_secret {
+                        entry.value.wipe();
                     }
                 }
             }
