@@ -48,17 +48,39 @@ pub enum Operator {
     DownstreamDirectRemoteAddress,
     DownstreamDirectRemoteAddressWithoutPort,
     RequestedServerName,
+    /// `TLSv1.3`.
+    DownstreamTlsVersion,
+    /// By OpenSSL's name.
+    DownstreamTlsCipher,
+    /// Of the client's certificate, RFC 2253.
+    DownstreamPeerSubject,
+    DownstreamPeerIssuer,
+    /// All of them, comma-separated.
+    DownstreamPeerUriSan,
+    DownstreamPeerDnsSan,
+    /// SHA-256 of the client's certificate, hexadecimal.
+    DownstreamPeerFingerprint256,
+    DownstreamPeerSerial,
+    /// PEM, percent-encoded.
+    DownstreamPeerCert,
+    DownstreamPeerCertStart,
+    DownstreamPeerCertStartAs(TimeFormat),
+    DownstreamPeerCertEnd,
+    DownstreamPeerCertEndAs(TimeFormat),
+    /// URIs in the certificate that the gateway showed, comma-separated.
+    DownstreamLocalUriSan,
     RouteName,
     VirtualHostName,
     Hostname,
     UpstreamRequestAttemptCount,
-    /// One of Envoy's operators about what this gateway's requests do not have: TLS, traces, metadata of filters.
+    /// One of Envoy's operators about what this gateway's requests do not have: traces, metadata of filters.
     Absent,
 }
 
 /// Beginnings of the names of such operators.
-const ABSENT: [&str; 10] = [
+const ABSENT: [&str; 11] = [
     "CLUSTER_METADATA",
+    "DOWNSTREAM_LOCAL_",
     "DOWNSTREAM_PEER_",
     "DOWNSTREAM_TLS_",
     "DYNAMIC_METADATA",
@@ -212,6 +234,15 @@ impl Operator {
                 "START_TIME" if max_length.is_none() => TimeFormat::parse(&operand[..close])
                     .map(Self::StartTimeAs)
                     .ok_or_else(|| FormatError::Unknown(text.to_owned())),
+                "DOWNSTREAM_PEER_CERT_V_START" | "DOWNSTREAM_PEER_CERT_V_END" if max_length.is_none() => {
+                    let format = TimeFormat::parse(&operand[..close]);
+                    let format = format.ok_or_else(|| FormatError::Unknown(text.to_owned()))?;
+                    Ok(if name.ends_with("START") {
+                        Self::DownstreamPeerCertStartAs(format)
+                    } else {
+                        Self::DownstreamPeerCertEndAs(format)
+                    })
+                }
                 _ if is_absent(name) => Ok(Self::Absent),
                 _ => Err(FormatError::Unknown(text.to_owned())),
             };
@@ -240,6 +271,18 @@ impl Operator {
             "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => Self::DownstreamDirectRemoteAddress,
             "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => Self::DownstreamDirectRemoteAddressWithoutPort,
             "REQUESTED_SERVER_NAME" => Self::RequestedServerName,
+            "DOWNSTREAM_TLS_VERSION" => Self::DownstreamTlsVersion,
+            "DOWNSTREAM_TLS_CIPHER" => Self::DownstreamTlsCipher,
+            "DOWNSTREAM_PEER_SUBJECT" => Self::DownstreamPeerSubject,
+            "DOWNSTREAM_PEER_ISSUER" => Self::DownstreamPeerIssuer,
+            "DOWNSTREAM_PEER_URI_SAN" => Self::DownstreamPeerUriSan,
+            "DOWNSTREAM_PEER_DNS_SAN" => Self::DownstreamPeerDnsSan,
+            "DOWNSTREAM_PEER_FINGERPRINT_256" => Self::DownstreamPeerFingerprint256,
+            "DOWNSTREAM_PEER_SERIAL" => Self::DownstreamPeerSerial,
+            "DOWNSTREAM_PEER_CERT" => Self::DownstreamPeerCert,
+            "DOWNSTREAM_PEER_CERT_V_START" => Self::DownstreamPeerCertStart,
+            "DOWNSTREAM_PEER_CERT_V_END" => Self::DownstreamPeerCertEnd,
+            "DOWNSTREAM_LOCAL_URI_SAN" => Self::DownstreamLocalUriSan,
             "ROUTE_NAME" => Self::RouteName,
             "VIRTUAL_HOST_NAME" => Self::VirtualHostName,
             "HOSTNAME" => Self::Hostname,

@@ -9,6 +9,8 @@ pub struct MeshSettings {
     /// `defaultConfig.gatewayTopology.numTrustedProxies`: trusted hops in front of the gateway.
     pub num_trusted_proxies: u32,
     pub access_log: Option<AccessLog>,
+    /// `disableEnvoyListenerLog`: connections that no filter chain takes are not logged.
+    pub disable_listener_log: bool,
     pub server_header: ServerHeader,
     /// `defaultConfig.gatewayTopology.proxyProtocol`: every connection begins with a PROXY header, v1 or v2.
     pub proxy_protocol: bool,

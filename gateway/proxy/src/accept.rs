@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::HttpApp;
-use crate::connection::Connection;
+use crate::connection::Ends;
 use crate::listener::ListenerState;
 use crate::serve::serve;
 use crate::shared::Connections;
@@ -63,12 +63,12 @@ fn start(tcp: TcpStream, peer: std::net::SocketAddr, listener: &Arc<ListenerStat
     // Fails only if the client is gone again.
     let Ok(local) = tcp.local_addr() else { return };
     let counted = listener.metrics.connection_opened();
-    let connection = Arc::new(Connection::new(listener.clone(), peer, local));
-    let app = app.clone();
+    let ends = Ends::new(peer, local);
+    let (listener, app) = (listener.clone(), app.clone());
     tokio::spawn(async move {
         let kill = app.shared().kill.clone();
         tokio::select! {
-            () = serve(tcp, connection, app) => {}
+            () = serve(tcp, ends, listener, app) => {}
             () = kill.cancelled() => {}
         }
         drop((counted, open));

@@ -12,10 +12,13 @@ use pingora_proxy::HttpProxy;
 
 use crate::connection::Connection;
 use crate::deadline::{Deadline, OnExpiry, WithDeadline};
+use crate::http_proxy;
 use crate::http_service::HttpService;
 use crate::local_reply::LocalReply;
+use crate::peer;
 use crate::shared::Shared;
 use crate::telemetry::{ParseError, RequestFacts};
+use crate::upstream::TlsConnector;
 
 /// Tries of one request that Pingora makes at most; the retry policy gives up earlier.
 const MAX_ATTEMPTS: usize = 8;
@@ -28,7 +31,7 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 
 /// What one worker serves HTTP with: Pingora's proxy with its own pools of upstream connections.
 pub(crate) struct HttpApp {
-    proxy: Arc<HttpProxy<HttpService>>,
+    proxy: Arc<HttpProxy<HttpService, TlsConnector>>,
     shared: Arc<Shared>,
     options: HttpServerOptions,
 }
@@ -39,7 +42,7 @@ impl HttpApp {
             threads: 1,
             max_retries: MAX_ATTEMPTS,
             upstream_keepalive_pool_size: shared.limits.max_idle_upstream,
-            // Plaintext upstreams need no roots; without a file Pingora reads the system's twice for each worker.
+            // Our own connector verifies backends; without a file Pingora reads the system's roots twice for each worker.
             ca_file: Some("/dev/null".into()),
             ..ServerConf::default()
         };
@@ -47,7 +50,8 @@ impl HttpApp {
         // CONNECT is refused by us, so that it is logged and counted.
         options.allow_connect_method_proxying = true;
         options.h2_idle_timeout = Some(shared.limits.idle_timeout);
-        let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), HttpService::new(shared.clone()));
+        let connector = TlsConnector::new(shared.limits.max_idle_upstream, peer::IDLE);
+        let mut proxy = http_proxy::with_connector(&Arc::new(conf), HttpService::new(shared.clone()), connector);
         proxy.server_options = Some(options.clone());
         Self { proxy: Arc::new(proxy), shared, options }
     }
@@ -88,9 +92,7 @@ impl HttpApp {
         facts.response_code = reply.status;
         facts.flags = reply.flags;
         facts.response_code_details = Some(&reply.details);
-        facts.downstream_local_address = Some(connection.local);
-        facts.downstream_remote_address = Some(connection.peer);
-        facts.downstream_direct_remote_address = Some(connection.peer);
+        connection.describe(&mut facts);
         facts.hostname = Some(&self.shared.hostname);
         sink.log(&facts);
     }

@@ -13,16 +13,19 @@ use smallvec::SmallVec;
 use tidegate_snapshot::MeshSettings;
 
 use crate::Limits;
+use crate::forwarded_client_cert;
 use crate::local_reply::LocalReply;
 use crate::request_head::is_token;
+use crate::tls::TlsInfo;
 
 pub(crate) const FORWARDED_FOR: &str = "x-forwarded-for";
 pub(crate) const FORWARDED_PROTO: &str = "x-forwarded-proto";
 pub(crate) const REQUEST_ID: &str = "x-request-id";
 pub(crate) const EXTERNAL_ADDRESS: &str = "x-envoy-external-address";
 
-/// Headers that say something only the gateway or a mesh peer may say, apart from `x-envoy-*`.
-const INTERNAL: [&str; 2] = ["x-forwarded-client-cert", "x-istio-attributes"];
+/// Headers that say something only the gateway or a mesh peer may say, apart from `x-envoy-*` and what says who the
+/// client is, which have their own rules.
+const INTERNAL: [&str; 1] = ["x-istio-attributes"];
 
 /// Nominations in `Connection` that Pingora still accepts.
 const MAX_NOMINATIONS: usize = 16;
@@ -54,13 +57,21 @@ impl From<Box<pingora_error::Error>> for Refusal {
     }
 }
 
-/// Checks `request`, which came from `peer`, and makes it canonical.
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Downstream<'a> {
+    pub(crate) peer: SocketAddr,
+    /// None if the connection is plaintext.
+    pub(crate) tls: Option<&'a TlsInfo>,
+}
+
+/// Checks `request`, which came from `downstream`, and makes it canonical.
 ///
 /// # Errors
 /// The answer to a request that must not be served.
 pub(crate) fn admit(
     request: &mut RequestHeader,
-    peer: SocketAddr,
+    downstream: Downstream<'_>,
     mesh: &MeshSettings,
     limits: &Limits,
 ) -> Result<Admitted, Refusal> {
@@ -75,8 +86,9 @@ pub(crate) fn admit(
     settle_path(request, mesh)?;
     settle_connection(request)?;
     remove_internal(request);
-    let client = client_address(&request.headers, peer, mesh.num_trusted_proxies);
-    let is_https = tell_origin(request, peer, client, mesh.num_trusted_proxies)?;
+    forwarded_client_cert::settle(request, downstream.tls, mesh)?;
+    let client = client_address(&request.headers, downstream.peer, mesh.num_trusted_proxies);
+    let is_https = tell_origin(request, downstream, client, mesh.num_trusted_proxies)?;
     Ok(Admitted { client, is_https })
 }
 
@@ -259,8 +271,13 @@ fn client_address(headers: &HeaderMap, peer: SocketAddr, trusted: u32) -> Socket
     }
 }
 
-/// Adds what the backend is told of the client, and returns whether the client used TLS.
-fn tell_origin(request: &mut RequestHeader, peer: SocketAddr, client: SocketAddr, trusted: u32) -> Result<bool> {
+/// Adds what the backend is told of the client's address and scheme, and returns whether the client used TLS.
+fn tell_origin(
+    request: &mut RequestHeader,
+    downstream: Downstream<'_>,
+    client: SocketAddr,
+    trusted: u32,
+) -> Result<bool> {
     let mut hops = String::with_capacity(48);
     for value in request.headers.get_all(FORWARDED_FOR) {
         // What is no text names no hop.
@@ -269,15 +286,16 @@ fn tell_origin(request: &mut RequestHeader, peer: SocketAddr, client: SocketAddr
             hops.push(',');
         }
     }
-    hops.push_str(&peer.ip().to_string());
+    hops.push_str(&downstream.peer.ip().to_string());
     request.insert_header(FORWARDED_FOR, hops)?;
     let proto = request.headers.get(FORWARDED_PROTO).filter(|_| trusted > 0).map(HeaderValue::as_bytes);
     let is_https = match proto {
         Some(b"https") => true,
         Some(b"http") => false,
         _ => {
-            request.insert_header(FORWARDED_PROTO, HeaderValue::from_static("http"))?;
-            false
+            let scheme = if downstream.tls.is_some() { "https" } else { "http" };
+            request.insert_header(FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+            downstream.tls.is_some()
         }
     };
     request.insert_header(EXTERNAL_ADDRESS, client.ip().to_string())?;
@@ -318,7 +336,7 @@ mod tests {
     ) -> Result<(RequestHeader, Admitted), LocalReply> {
         let mut request = request(target, headers);
         let mesh = MeshSettings { num_trusted_proxies: trusted, ..MeshSettings::default() };
-        match admit(&mut request, PEER, &mesh, &Limits::default()) {
+        match admit(&mut request, Downstream { peer: PEER, tls: None }, &mesh, &Limits::default()) {
             Ok(admitted) => Ok((request, admitted)),
             Err(Refusal::Reply(reply)) => Err(reply),
             Err(Refusal::Error(error)) => panic!("{error}"),

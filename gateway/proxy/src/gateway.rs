@@ -13,7 +13,7 @@ use crate::GatewayOptions;
 use crate::listener::ListenerStatus;
 use crate::listeners::Listeners;
 use crate::published::Published;
-use crate::shared::{Connections, Shared};
+use crate::shared::{Connections, Handshakes, Shared};
 use crate::telemetry::{AccessLogger, Metrics};
 use crate::upstream::{ClusterRegistry, ClusterStatus};
 use crate::worker::Worker;
@@ -60,8 +60,9 @@ impl Gateway {
         let control = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let metrics = Arc::new(Metrics::new(&options.node, lifecycle.clone()));
         let access_log = AccessLogger::start(metrics.log_counters().clone()).map_err(StartError::AccessLog)?;
-        let registry = ClusterRegistry::new(metrics.destinations().clone(), options.dns, control.clone());
-        let empty = Published::new(Arc::new(Snapshot::empty()), Vec::new(), None);
+        let registry = ClusterRegistry::new(metrics.destinations().clone(), options.dns, control.clone())
+            .with_secrets(options.secrets.clone());
+        let empty = Published::new(Arc::new(Snapshot::empty()), Vec::new(), None, None);
         let shared = Arc::new(Shared {
             published: ArcSwap::from_pointee(empty),
             limits: options.limits,
@@ -69,6 +70,7 @@ impl Gateway {
             secrets: options.secrets,
             hostname: hostname(),
             connections: Connections::default(),
+            handshakes: Handshakes::default(),
             kill: CancellationToken::new(),
         });
         let workers = (0..options.workers.max(1))
@@ -93,7 +95,7 @@ impl Gateway {
             diagnostics.extend(finding);
             sink
         });
-        let published = Arc::new(Published::new(snapshot, clusters, sink));
+        let published = Arc::new(Published::new(snapshot, clusters, sink, Some(&self.shared.published.load())));
         diagnostics.extend(self.listeners.bind(published.snapshot()));
         self.listeners.keep_last(published.snapshot(), &self.shared.published.load_full());
         self.shared.published.store(published.clone());

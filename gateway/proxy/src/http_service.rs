@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use ahash::RandomState;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{HOST, TE};
@@ -12,26 +13,31 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::{Instant, sleep};
 
+use crate::belonging::{self, Misdirected};
 use crate::connection::Connection;
 use crate::deadline::Deadline;
-use crate::edge::{self, Refusal};
+use crate::edge::{self, Downstream, Refusal};
 use crate::local_reply::{Client, GRPC_STATUS, LocalReply};
 use crate::request_context::{RequestContext, inet};
 use crate::shared::Shared;
 use crate::telemetry::GrpcStatus;
 use crate::upstream::ConnectionOrigin;
-use crate::{failure, peer, respond, retry, routing};
+use crate::{failure, peer, respond, retry, routing, upstream};
 
 const ATTEMPT_COUNT: &str = "x-envoy-attempt-count";
+/// RFC 8555 section 8.3; a token follows.
+const ACME_CHALLENGE: &[u8] = b"/.well-known/acme-challenge/";
 
 /// The request path, in the order in which Pingora calls it.
 pub(crate) struct HttpService {
     shared: Arc<Shared>,
+    /// Keyed at random, so that nobody can choose names of one hash.
+    hashes: RandomState,
 }
 
 impl HttpService {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, hashes: RandomState::new() }
     }
 
     /// Binds the request to its connection and to the configuration that it will see.
@@ -45,13 +51,7 @@ impl HttpService {
         } else {
             connection.admit();
         }
-        let now = self.shared.published.load_full();
-        // A listener that is gone serves its last requests from the last configuration that had it.
-        let published = match now.listener(&connection.listener.name) {
-            Some(_) => now,
-            None => connection.listener.last().unwrap_or(now),
-        };
-        context.published = Some(published);
+        context.published = Some(self.shared.published_for(&connection.listener));
         context.connection = Some(connection);
         Ok(())
     }
@@ -65,7 +65,8 @@ impl HttpService {
         let has_no_body = session.is_body_done();
         let request = session.as_downstream_mut().req_header_mut();
         context.client = Client::of(&request.headers);
-        match edge::admit(request, connection.peer, published.snapshot().mesh(), &self.shared.limits) {
+        let downstream = Downstream { peer: connection.peer, tls: connection.tls.as_deref() };
+        match edge::admit(request, downstream, published.snapshot().mesh(), &self.shared.limits) {
             Ok(admitted) => context.admitted = Some(admitted),
             Err(Refusal::Reply(reply)) => return Ok(Some(reply)),
             Err(Refusal::Error(error)) => return Err(error),
@@ -73,12 +74,35 @@ impl HttpService {
         let Some(listener) = published.listener(&connection.listener.name) else {
             return Ok(Some(LocalReply::NO_ROUTE));
         };
-        let Some(chain) = listener.select_filter_chain(None) else { return Ok(Some(LocalReply::NO_ROUTE)) };
+        if let Some(reply) = self.answer_challenge(request) {
+            return Ok(Some(reply));
+        }
+        let chain = match belonging::filter_chain(listener, connection.tls.as_deref(), edge::authority(request)) {
+            Ok(chain) => chain,
+            Err(Misdirected::Request) => return Ok(Some(LocalReply::MISDIRECTED)),
+            Err(Misdirected::Connection) => {
+                connection.ask_to_leave();
+                return Ok(Some(LocalReply::MISDIRECTED));
+            }
+        };
         let reply = routing::route(request, chain, listener.port, context)?;
         if has_no_body {
             context.request_is_over();
         }
         Ok(reply)
+    }
+}
+
+impl HttpService {
+    /// The answer to an authority's question (HTTP-01), which nothing that is configured may come before.
+    fn answer_challenge(&self, request: &RequestHeader) -> Option<LocalReply> {
+        let challenges = self.shared.secrets.challenges();
+        if !challenges.any() {
+            return None;
+        }
+        let token = request.raw_path().strip_prefix(ACME_CHALLENGE)?;
+        let key_authorization = challenges.http(std::str::from_utf8(token).ok()?)?;
+        Some(LocalReply::acme_challenge(&key_authorization))
     }
 }
 
@@ -119,7 +143,7 @@ impl ProxyHttp for HttpService {
         if context.attempts > 1 {
             retry::prepare(context).await?;
         }
-        peer::build(session, context, self.shared.limits.stall_timeout)
+        peer::build(session, context, self.shared.limits.stall_timeout, &self.hashes)
     }
 
     async fn connected_to_upstream(
@@ -131,6 +155,9 @@ impl ProxyHttp for HttpService {
         digest: Option<&Digest>,
         context: &mut RequestContext,
     ) -> Result<()> {
+        if let Some(key) = &context.pool_key {
+            upstream::check(key, digest)?;
+        }
         context.connected = true;
         context.upstream_start = Some(Instant::now());
         if let Some(host) = context.host() {
@@ -215,7 +242,7 @@ impl ProxyHttp for HttpService {
             downstream.set_read_timeout(None);
             downstream.set_write_timeout(None);
         }
-        if context.connection.as_ref().is_some_and(|connection| connection.listener.is_draining()) {
+        if context.connection.as_ref().is_some_and(|connection| connection.is_leaving()) {
             session.set_keepalive(None);
         }
         Ok(())

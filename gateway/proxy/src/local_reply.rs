@@ -89,6 +89,8 @@ impl LocalReply {
     pub(crate) const STREAM_TIMEOUT: Self =
         Self::fixed(408, "stream timeout", ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout");
     pub(crate) const URI_TOO_LONG: Self = Self::fixed(414, "", ResponseFlags::NONE, "request_headers_too_large");
+    /// RFC 9110 section 15.5.20.
+    pub(crate) const MISDIRECTED: Self = Self::fixed(421, "", ResponseFlags::NONE, "misdirected_request");
     pub(crate) const LOW_VERSION: Self = Self::fixed(426, "", ResponseFlags::NONE, "low_version");
     pub(crate) const HEADERS_TOO_LARGE: Self = Self::fixed(431, "", ResponseFlags::NONE, "request_headers_too_large");
     pub(crate) const INTERNAL: Self = Self::fixed(500, "", ResponseFlags::NONE, "internal_error");
@@ -135,6 +137,12 @@ impl LocalReply {
     pub(crate) fn direct_response(status: u16, body: Option<&[u8]>) -> Self {
         let body = Cow::Owned(body.map(<[u8]>::to_vec).unwrap_or_default());
         Self { body, ..Self::fixed(status, "", ResponseFlags::NONE, DIRECT_RESPONSE) }
+    }
+
+    /// The answer to an authority that wants to see whether the gateway speaks for a name (RFC 8555 section 8.3).
+    pub(crate) fn acme_challenge(key_authorization: &str) -> Self {
+        let body = Cow::Owned(key_authorization.as_bytes().to_vec());
+        Self { body, ..Self::fixed(200, "", ResponseFlags::NONE, "acme_challenge") }
     }
 
     /// The answer as it is sent: to a gRPC client 200 with a `grpc-status`, since it looks at nothing else.

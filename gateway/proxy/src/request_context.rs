@@ -18,7 +18,7 @@ use crate::local_reply::{Client, LocalReply};
 use crate::published::Published;
 use crate::shared::Shared;
 use crate::telemetry::{GrpcStatus, RequestFacts, RequestOutcome, RequestProtocol, ResponseFlags};
-use crate::upstream::{ClusterHandle, HostId, HostState, PickedHost};
+use crate::upstream::{ClusterHandle, HostId, HostState, PickedHost, PoolKey};
 
 /// The route of a request.
 #[derive(Clone, Debug)]
@@ -84,6 +84,8 @@ pub(crate) struct RequestContext {
     pub(crate) interim_answers: u32,
     pub(crate) upstream_address: Option<std::net::SocketAddr>,
     pub(crate) connected: bool,
+    /// What the connection of the present try must be, if it is secured.
+    pub(crate) pool_key: Option<Arc<PoolKey>>,
     pub(crate) request_end: Option<Instant>,
     pub(crate) upstream_start: Option<Instant>,
     pub(crate) response_start: Option<Instant>,
@@ -125,6 +127,7 @@ impl RequestContext {
             interim_answers: 0,
             upstream_address: None,
             connected: false,
+            pool_key: None,
             request_end: None,
             upstream_start: None,
             response_start: None,
@@ -264,9 +267,10 @@ impl FactSource for RequestContext {
         facts.upstream_cluster = self.cluster_name.as_deref();
         facts.upstream_local_address = self.upstream_address;
         if let Some(connection) = &self.connection {
-            facts.downstream_local_address = Some(connection.local);
-            facts.downstream_direct_remote_address = Some(connection.peer);
-            facts.downstream_remote_address = Some(self.admitted.map_or(connection.peer, |admitted| admitted.client));
+            connection.describe(&mut facts);
+            if let Some(admitted) = self.admitted {
+                facts.downstream_remote_address = Some(admitted.client);
+            }
         }
         facts.route_name = self.selected.as_ref().map(|selected| selected.route().name.as_str());
         facts.virtual_host_name = self.virtual_host.as_ref().map(|host| host.name.as_str());

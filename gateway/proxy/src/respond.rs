@@ -53,9 +53,9 @@ pub(crate) async fn send(session: &mut Session, context: &mut RequestContext, re
     context.details = reply.details.clone();
     let (mut header, body) = reply.response(context.client, server_header(context))?;
     apply_operations(session, &mut header, context)?;
-    let draining = context.connection.as_ref().is_some_and(|connection| connection.listener.is_draining());
+    let leaving = context.connection.as_ref().is_some_and(|connection| connection.is_leaving());
     // A body that nobody wants is not waited for.
-    if draining || must_close(reply) || !session.is_body_done() {
+    if leaving || must_close(reply) || !session.is_body_done() {
         session.set_keepalive(None);
     }
     let has_body = !body.is_empty() && session.req_header().method != http::Method::HEAD;

@@ -3,17 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use pingora_core::apps::ServerApp;
 use pingora_core::protocols::http::ServerSession;
 use socket2::{SockRef, TcpKeepalive};
+use tidegate_snapshot::{ListenerProtocol, NetworkFilter};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::app::HttpApp;
-use crate::connection::Connection;
+use crate::connection::{Connection, Ends};
+use crate::establish::{Arrival, Established};
+use crate::listener::ListenerState;
 use crate::local_reply::LocalReply;
-use crate::stream::{EdgeStream, Incoming};
+use crate::stream::{ClientStream, EdgeStream, Expected, Incoming, Io};
+use crate::tcp;
+use crate::tls::Alpn;
 
 /// How long a connection that should go away still waits for a request that may be on its way already.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
@@ -22,34 +28,67 @@ const LAST_REQUEST: Duration = Duration::from_secs(1);
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// Serves a connection until it closes.
-pub(crate) async fn serve(tcp: TcpStream, connection: Arc<Connection>, app: Arc<HttpApp>) {
+pub(crate) async fn serve(tcp: TcpStream, ends: Ends, listener: Arc<ListenerState>, app: Arc<HttpApp>) {
     // Answers are gathered in our own buffer; the kernel's waiting would only add to it. Fails only for sockets that
     // are closed already.
     let _ = tcp.set_nodelay(true);
     // Without it a client whose machine died in the middle of a tunnel would never be missed.
     let _ = SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-    let mut stream = match EdgeStream::new(tcp, connection.clone()) {
+    let published = app.shared().published_for(&listener);
+    let protocol = published.listener(&listener.name).map(|listener| listener.protocol);
+    let is_plain = !matches!(protocol, Some(ListenerProtocol::Tls | ListenerProtocol::Tcp));
+    if is_plain && !published.snapshot().mesh().proxy_protocol {
+        drop(published);
+        let client = ClientStream { read: BytesMut::new(), io: Io::Tcp(tcp) };
+        let connection = Arc::new(Connection::new(listener, ends, None, None));
+        return serve_http(client, connection, app).await;
+    }
+    // What comes first is over soon, and should not make every connection's future as large as itself.
+    let arrival = Arrival { ends, listener, published: &published, shared: app.shared() };
+    match Box::pin(arrival.establish(tcp)).await {
+        None => {}
+        Some(Established::Http(client, connection)) => {
+            drop(published);
+            serve_http(client, connection, app).await;
+        }
+        Some(Established::Tcp { client, connection, chain }) => {
+            let listener = published.listener(&connection.listener.name);
+            let chain = listener.and_then(|listener| listener.filter_chains().get(chain));
+            if let Some(NetworkFilter::Tcp(filter)) = chain.map(|chain| &chain.filter) {
+                Box::pin(tcp::proxy(client, connection, published.clone(), filter, &app)).await;
+            }
+        }
+    }
+}
+
+async fn serve_http(client: ClientStream, connection: Arc<Connection>, app: Arc<HttpApp>) {
+    let mut stream = match EdgeStream::new(client, connection.clone()) {
         Ok(stream) => stream,
         Err(error) => return tracing::error!(%error, "cannot set up a connection"),
     };
     let digests = stream.digests();
     let limits = &app.shared().limits;
     let mut draining = connection.listener.draining();
-    let mut first = true;
+    let mut expected = match connection.tls.as_ref().map(|tls| tls.alpn) {
+        Some(Alpn::Http1) => Expected::Http1,
+        Some(Alpn::Http2) => Expected::Http2,
+        // As Envoy: without ALPN the first bytes tell.
+        None | Some(Alpn::None | Alpn::Other) => Expected::Either,
+    };
     loop {
         if !wait_for_request(&mut stream, limits.idle_timeout, &mut draining).await {
             return;
         }
-        let head = match stream.read_head(limits, first).await {
+        let head = match stream.read_head(limits, expected).await {
             Incoming::Request(head) => head,
-            Incoming::Http2 => return serve_http2(stream, &connection, &app, &draining).await,
+            Incoming::Http2 => return serve_http2(stream, &connection, &app, &mut draining).await,
             Incoming::End => return,
             Incoming::Refused(reply) => {
                 app.refused(&connection, stream.peeked(), &reply);
                 return stream.refuse(&reply).await;
             }
         };
-        first = false;
+        expected = Expected::Http1;
         let head = stream.take_head(head);
         connection.begin_request();
         let mut session = ServerSession::new_http1(Box::new(stream));
@@ -103,9 +142,18 @@ async fn serve_http2(
     stream: EdgeStream,
     connection: &Connection,
     app: &Arc<HttpApp>,
-    draining: &watch::Receiver<bool>,
+    draining: &mut watch::Receiver<bool>,
 ) {
-    let served = app.process_new(Box::new(stream), draining);
+    let (leave, leaving) = watch::channel(false);
+    let served = app.process_new(Box::new(stream), &leaving);
+    let asked = async {
+        tokio::select! {
+            () = drained(draining) => {}
+            () = connection.asked_to_leave() => {}
+        }
+        leave.send_replace(true);
+        std::future::pending::<()>().await;
+    };
     let stalled = async {
         sleep(app.shared().limits.header_timeout).await;
         // SETTINGS must follow the preface; who sends nothing else holds a connection for nothing.
@@ -116,5 +164,6 @@ async fn serve_http2(
     tokio::select! {
         _ = served => {}
         () = stalled => {}
+        () = asked => {}
     }
 }

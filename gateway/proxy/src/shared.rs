@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::Limits;
+use crate::listener::ListenerState;
 use crate::published::Published;
 use crate::telemetry::Metrics;
 
@@ -20,8 +21,44 @@ pub(crate) struct Shared {
     /// Name of this machine.
     pub(crate) hostname: String,
     pub(crate) connections: Connections,
+    /// Connections whose first request is not possible yet: PROXY headers and TLS handshakes.
+    pub(crate) handshakes: Handshakes,
     /// Ends every connection at once, whatever it is doing.
     pub(crate) kill: CancellationToken,
+}
+
+impl Shared {
+    /// What serves a new connection or request of `listener`. A listener that is gone serves its last ones from the
+    /// last configuration that had it.
+    pub(crate) fn published_for(&self, listener: &ListenerState) -> Arc<Published> {
+        let now = self.published.load_full();
+        match now.listener(&listener.name) {
+            Some(_) => now,
+            None => listener.last().unwrap_or(now),
+        }
+    }
+}
+
+/// How many handshakes are under way.
+#[derive(Debug, Default)]
+pub(crate) struct Handshakes(AtomicUsize);
+
+impl Handshakes {
+    /// Counts one more until the result is dropped; none beyond the limit.
+    pub(crate) fn begin(shared: &Arc<Shared>) -> Option<HandshakeSlot> {
+        let limit = shared.limits.max_handshakes;
+        let count = &shared.handshakes.0;
+        count.fetch_update(Relaxed, Relaxed, |count| (count < limit).then_some(count + 1)).ok()?;
+        Some(HandshakeSlot(shared.clone()))
+    }
+}
+
+pub(crate) struct HandshakeSlot(Arc<Shared>);
+
+impl Drop for HandshakeSlot {
+    fn drop(&mut self) {
+        self.0.handshakes.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// How many connections there are.

@@ -5,9 +5,13 @@
 //! body leave in one segment; and it gives the socket back when Pingora is done with the request, however that ended.
 //! Idle connections hold no buffer.
 
+mod client_io;
 mod poll;
 
+pub(crate) use client_io::{ClientStream, Io};
+
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
@@ -19,8 +23,7 @@ use bytes::{Buf, BytesMut};
 use pingora_core::protocols::SocketDigest;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_http::ResponseHeader;
-use tokio::io::{AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Limits;
@@ -52,9 +55,18 @@ enum Input {
 /// A client's socket between two requests, with what was read of the next.
 #[derive(Debug)]
 pub(crate) struct Parked {
-    tcp: TcpStream,
+    io: Io,
     buffered: BytesMut,
     input: Input,
+}
+
+/// Which protocol the next request has to be of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Expected {
+    /// Whichever its first bytes say.
+    Either,
+    Http1,
+    Http2,
 }
 
 /// What came in on an idle connection.
@@ -78,7 +90,7 @@ enum Look {
 
 pub(crate) struct EdgeStream {
     /// None only while it is being dropped.
-    tcp: Option<TcpStream>,
+    io: Option<Io>,
     buffered: BytesMut,
     input: Input,
     output: BytesMut,
@@ -97,8 +109,9 @@ impl fmt::Debug for EdgeStream {
 }
 
 impl EdgeStream {
-    pub(crate) fn new(tcp: TcpStream, connection: Arc<Connection>) -> pingora_error::Result<Self> {
-        let socket = SocketDigest::from_raw_fd(tcp.as_raw_fd());
+    /// `client.read` is what was read ahead of the first request.
+    pub(crate) fn new(client: ClientStream, connection: Arc<Connection>) -> pingora_error::Result<Self> {
+        let socket = SocketDigest::from_raw_fd(client.io.as_raw_fd());
         // A digest that was just made is empty.
         let _ = socket.peer_addr.set(Some(connection.peer.into()));
         let _ = socket.local_addr.set(Some(connection.local.into()));
@@ -106,8 +119,8 @@ impl EdgeStream {
         let carrier = Box::new(ResponseHeader::build(200, Some(0))?);
         let digest = ProxyDigest::new(carrier, Some(Box::new(connection.clone())));
         Ok(Self {
-            tcp: Some(tcp),
-            buffered: BytesMut::new(),
+            io: Some(client.io),
+            buffered: client.read,
             input: Input::Length(0),
             output: BytesMut::new(),
             answers: false,
@@ -121,7 +134,7 @@ impl EdgeStream {
     /// Takes the socket back that this connection's last stream left.
     pub(crate) fn revive(parked: Parked, digests: Digests, connection: Arc<Connection>) -> Self {
         Self {
-            tcp: Some(parked.tcp),
+            io: Some(parked.io),
             buffered: parked.buffered,
             input: parked.input,
             output: BytesMut::new(),
@@ -141,23 +154,15 @@ impl EdgeStream {
     /// Cancel safe.
     pub(crate) async fn wait(&mut self) -> io::Result<bool> {
         while self.buffered.is_empty() {
-            self.readable().await?;
-            self.buffered.reserve(READ_BUFFER);
-            let tcp = self.tcp.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-            match tcp.try_read_buf(&mut self.buffered) {
-                Ok(0) => return Ok(false),
-                Ok(_) => {}
-                // Readiness was a guess.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.buffered = BytesMut::new(),
-                Err(error) => return Err(error),
+            if self.fill().await? == 0 {
+                return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Reads a request head, within `limits.header_timeout` of its first byte; call it after [`Self::wait`]. `first`
-    /// says that the connection has had no request yet and may turn out to be HTTP/2.
-    pub(crate) async fn read_head(&mut self, limits: &Limits, first: bool) -> Incoming {
+    /// Reads a request head, within `limits.header_timeout` of its first byte; call it after [`Self::wait`].
+    pub(crate) async fn read_head(&mut self, limits: &Limits, expected: Expected) -> Incoming {
         let deadline = Instant::now() + limits.header_timeout;
         let mut scan = HeadScan::default();
         let mut found = None;
@@ -172,7 +177,7 @@ impl EdgeStream {
                 }
             }
             fresh = false;
-            if first && self.buffered.starts_with(&PREFACE[..PREFACE.len().min(self.buffered.len())]) {
+            if expected != Expected::Http1 && self.buffered.starts_with(&PREFACE[..PREFACE.len().min(self.buffered.len())]) {
                 if self.buffered.len() < PREFACE.len() {
                     continue;
                 }
@@ -182,6 +187,9 @@ impl EdgeStream {
                     self.connection.hear();
                 }
                 return Incoming::Http2;
+            }
+            if expected == Expected::Http2 {
+                return Incoming::End;
             }
             // RFC 9112 section 2.2: an empty line before the request is ignored; more than one is no accident.
             if self.buffered.starts_with(b"\r") {
@@ -255,13 +263,13 @@ impl EdgeStream {
     /// Closes so that the answer before it arrives: a socket that is closed with unread bytes is reset, which can
     /// overtake what was sent.
     pub(crate) async fn linger(mut self) {
-        let Some(mut tcp) = self.tcp.take() else { return };
+        let Some(mut io) = self.io.take() else { return };
         let drain = async {
-            tcp.shutdown().await?;
+            io.shutdown().await?;
             let mut sink = [0; 2048];
             let mut left = LINGER_BYTES;
             loop {
-                match tokio::io::AsyncReadExt::read(&mut tcp, &mut sink).await? {
+                match tokio::io::AsyncReadExt::read(&mut io, &mut sink).await? {
                     0 => return io::Result::Ok(()),
                     read => left = left.saturating_sub(read),
                 }
@@ -284,27 +292,16 @@ impl EdgeStream {
         !ended || !self.buffered.is_empty()
     }
 
-    pub(crate) fn tcp(&self) -> io::Result<&TcpStream> {
-        self.tcp.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
-
-    async fn readable(&self) -> io::Result<()> {
-        self.tcp()?.readable().await
-    }
-
     async fn fill(&mut self) -> io::Result<usize> {
-        loop {
-            self.buffered.reserve(READ_BUFFER);
-            let tcp = self.tcp.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-            match tcp.try_read_buf(&mut self.buffered) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable().await?,
-                result => return result,
-            }
-        }
+        poll_fn(|cx| {
+            let io = self.io.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+            io.poll_fill(cx, &mut self.buffered, READ_BUFFER)
+        })
+        .await
     }
 
-    fn socket_mut(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        self.tcp.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    fn io_mut(&mut self) -> io::Result<Pin<&mut Io>> {
+        self.io.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Counts `bytes` as part of the body and returns how many of them are.
@@ -336,19 +333,14 @@ impl EdgeStream {
         if !self.buffered.is_empty() {
             return Poll::Pending;
         }
-        let mut byte = [0];
-        match ready!(self.socket_mut()?.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
-            Ok(0) => Poll::Ready(Ok(())),
-            // The next request. It is read when its turn comes; this one has no use for being woken by it.
-            Ok(_) => Poll::Pending,
-            Err(error) => Poll::Ready(Err(error)),
-        }
+        let io = self.io.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        io.poll_closed(cx, &mut self.buffered)
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.output.is_empty() {
-            let tcp = self.tcp.as_mut().map(Pin::new).ok_or(io::ErrorKind::NotConnected)?;
-            match ready!(tcp.poll_write(cx, &self.output))? {
+            let io = self.io.as_mut().map(Pin::new).ok_or(io::ErrorKind::NotConnected)?;
+            match ready!(io.poll_write(cx, &self.output))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.output.advance(written),
             }
@@ -381,9 +373,9 @@ impl Drop for EdgeStream {
         if self.http2 {
             return;
         }
-        if let Some(tcp) = self.tcp.take() {
+        if let Some(io) = self.io.take() {
             let buffered = std::mem::take(&mut self.buffered);
-            self.connection.park(Parked { tcp, buffered, input: self.input });
+            self.connection.park(Parked { io, buffered, input: self.input });
         }
     }
 }

@@ -44,7 +44,7 @@ impl AsyncRead for EdgeStream {
             return Poll::Ready(Ok(()));
         }
         let before = out.filled().len();
-        ready!(this.socket_mut()?.poll_read(cx, out))?;
+        ready!(this.io_mut()?.poll_read(cx, out))?;
         let read = out.filled().len() - before;
         if this.http2 {
             if read > 0 {
@@ -79,7 +79,7 @@ impl AsyncWrite for EdgeStream {
             }
         }
         if bytes.len() >= WRITE_BUFFER {
-            return self.socket_mut()?.poll_write(cx, bytes);
+            return self.io_mut()?.poll_write(cx, bytes);
         }
         self.output.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -102,7 +102,7 @@ impl AsyncWrite for EdgeStream {
         if self.output.len() + total > WRITE_BUFFER {
             ready!(self.poll_drain(cx))?;
             if total >= WRITE_BUFFER {
-                return self.socket_mut()?.poll_write_vectored(cx, slices);
+                return self.io_mut()?.poll_write_vectored(cx, slices);
             }
         }
         for slice in slices {
@@ -117,7 +117,9 @@ impl AsyncWrite for EdgeStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_write()?;
-        self.poll_drain(cx)
+        ready!(self.poll_drain(cx))?;
+        // TLS may hold what the socket did not take.
+        self.io_mut()?.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -126,7 +128,7 @@ impl AsyncWrite for EdgeStream {
             // The serving loop decides how the connection ends; it gets the socket back.
             return Poll::Ready(Ok(()));
         }
-        self.socket_mut()?.poll_shutdown(cx)
+        self.io_mut()?.poll_shutdown(cx)
     }
 }
 
@@ -147,7 +149,7 @@ impl Shutdown for EdgeStream {
 
 impl UniqueID for EdgeStream {
     fn id(&self) -> UniqueIDType {
-        self.tcp.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+        self.io.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 }
 

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName};
 use tidegate_snapshot::{EndpointAddress, Facts, HeaderField, HeaderOperand, Operator};
 
 use super::ResponseFlags;
+use crate::tls::{PeerCertificate, PeerFacts, TlsInfo};
 
 /// What there is to say about a request that has ended (or, in header values, about one that runs).
 ///
@@ -56,6 +57,8 @@ pub(crate) struct RequestFacts<'a> {
     /// The peer's of the connection.
     pub(crate) downstream_direct_remote_address: Option<SocketAddr>,
     pub(crate) requested_server_name: Option<&'a str>,
+    /// Of the client's connection; none if that is plaintext.
+    pub(crate) tls: Option<&'a TlsInfo>,
     pub(crate) route_name: Option<&'a str>,
     pub(crate) virtual_host_name: Option<&'a str>,
     /// Name of this machine.
@@ -94,11 +97,16 @@ impl<'a> RequestFacts<'a> {
             downstream_remote_address: None,
             downstream_direct_remote_address: None,
             requested_server_name: None,
+            tls: None,
             route_name: None,
             virtual_host_name: None,
             hostname: None,
             attempt_count: 0,
         }
+    }
+
+    fn peer(&self) -> Option<&'a PeerFacts> {
+        Some(self.tls?.peer.as_ref()?.facts())
     }
 
     fn append_request_header(&self, field: &HeaderField, out: &mut String) -> bool {
@@ -153,6 +161,27 @@ impl Facts for RequestFacts<'_> {
             Operator::DownstreamDirectRemoteAddress => address(self.downstream_direct_remote_address, out),
             Operator::DownstreamDirectRemoteAddressWithoutPort => ip(self.downstream_direct_remote_address, out),
             Operator::RequestedServerName => text(self.requested_server_name, out),
+            Operator::DownstreamTlsVersion => text(self.tls.map(|tls| tls.version.as_str()), out),
+            Operator::DownstreamTlsCipher => text(self.tls.map(TlsInfo::cipher), out),
+            Operator::DownstreamPeerSubject => text(self.peer().map(|peer| &*peer.subject), out),
+            Operator::DownstreamPeerIssuer => text(self.peer().map(|peer| &*peer.issuer), out),
+            Operator::DownstreamPeerUriSan => list(self.peer().map(|peer| &*peer.uri_sans), out),
+            Operator::DownstreamPeerDnsSan => list(self.peer().map(|peer| &*peer.dns_sans), out),
+            Operator::DownstreamPeerFingerprint256 => text(self.peer().map(|peer| &*peer.fingerprint), out),
+            Operator::DownstreamPeerSerial => text(self.peer().map(|peer| &*peer.serial), out),
+            Operator::DownstreamPeerCert => {
+                let certificate = self.tls.and_then(|tls| tls.peer.as_ref());
+                shown(certificate.map(PeerCertificate::url_encoded_pem), out)
+            }
+            Operator::DownstreamPeerCertStart => time(self.peer().and_then(|peer| peer.not_before), out),
+            Operator::DownstreamPeerCertEnd => time(self.peer().and_then(|peer| peer.not_after), out),
+            Operator::DownstreamPeerCertStartAs(format) => {
+                self.peer().and_then(|peer| peer.not_before).is_some_and(|at| format.append(at, out))
+            }
+            Operator::DownstreamPeerCertEndAs(format) => {
+                self.peer().and_then(|peer| peer.not_after).is_some_and(|at| format.append(at, out))
+            }
+            Operator::DownstreamLocalUriSan => list(self.tls.map(TlsInfo::local_uri_sans), out),
             Operator::RouteName => text(self.route_name, out),
             Operator::VirtualHostName => text(self.virtual_host_name, out),
             Operator::Hostname => text(self.hostname, out),
@@ -187,6 +216,22 @@ fn text(value: Option<&str>, out: &mut String) -> bool {
     let Some(value) = value.filter(|value| !value.is_empty()) else { return false };
     out.push_str(value);
     true
+}
+
+/// Comma-separated.
+fn list(values: Option<&[String]>, out: &mut String) -> bool {
+    let Some(values) = values.filter(|values| !values.is_empty()) else { return false };
+    for (at, value) in values.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        out.push_str(value);
+    }
+    true
+}
+
+fn time(value: Option<SystemTime>, out: &mut String) -> bool {
+    shown(value.map(humantime::format_rfc3339_millis), out)
 }
 
 fn shown(value: Option<impl std::fmt::Display>, out: &mut String) -> bool {

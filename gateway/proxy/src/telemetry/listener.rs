@@ -1,6 +1,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::proxy_protocol::ProxyHeaderFailure;
+use crate::tls::{HandshakeFailure, Version};
+
 /// Counters of one listener. They last as long as anyone holds them.
 #[derive(Debug)]
 pub(crate) struct ListenerMetrics {
@@ -11,6 +14,10 @@ pub(crate) struct ListenerMetrics {
     /// By class: 0xx (no response), 1xx to 5xx.
     rq_by_class: [AtomicU64; 6],
     parse_errors: [AtomicU64; ParseError::ALL.len()],
+    /// By version, then whether the session was resumed.
+    handshakes: [[AtomicU64; 2]; Version::ALL.len()],
+    handshake_failures: [AtomicU64; HandshakeFailure::ALL.len()],
+    proxy_header_failures: [AtomicU64; ProxyHeaderFailure::ALL.len()],
 }
 
 /// Why the bytes of a client were refused before there was a request.
@@ -49,6 +56,9 @@ impl ListenerMetrics {
             cx_overflow: AtomicU64::default(),
             rq_by_class: Default::default(),
             parse_errors: Default::default(),
+            handshakes: Default::default(),
+            handshake_failures: Default::default(),
+            proxy_header_failures: Default::default(),
         }
     }
 
@@ -66,6 +76,33 @@ impl ListenerMetrics {
 
     pub(crate) fn parse_error(&self, error: ParseError) {
         self.parse_errors[error as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a TLS handshake that the gateway and a client agree on.
+    pub(crate) fn handshake_done(&self, version: Version, resumed: bool) {
+        self.handshakes[version as usize][usize::from(resumed)].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn handshake_failed(&self, failure: HandshakeFailure) {
+        self.handshake_failures[failure as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a connection that was closed for want of a PROXY header.
+    pub(crate) fn proxy_header_failed(&self, failure: ProxyHeaderFailure) {
+        self.proxy_header_failures[failure as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Full ones, and resumed ones.
+    pub(super) fn handshakes(&self, version: Version) -> [u64; 2] {
+        std::array::from_fn(|resumed| self.handshakes[version as usize][resumed].load(Relaxed))
+    }
+
+    pub(super) fn handshake_failures(&self, failure: HandshakeFailure) -> u64 {
+        self.handshake_failures[failure as usize].load(Relaxed)
+    }
+
+    pub(super) fn proxy_header_failures(&self, failure: ProxyHeaderFailure) -> u64 {
+        self.proxy_header_failures[failure as usize].load(Relaxed)
     }
 
     /// Counts a request that has ended with `code`; 0 if it had no response.

@@ -11,6 +11,8 @@ use super::Metrics;
 use super::exposition::{MetricType, family, histogram, labels, sample};
 use super::listener::ParseError;
 use super::series::Series;
+use crate::proxy_protocol::ProxyHeaderFailure;
+use crate::tls::{HandshakeFailure, Version};
 use crate::upstream::{ClusterHandle, DnsStatus};
 
 use MetricType::{Counter, Gauge, Histogram};
@@ -24,7 +26,9 @@ impl Metrics {
     /// A label set takes some 57 KB of text. A sink that passes text on in pieces keeps a scrape of thousands small.
     pub(crate) fn write_prometheus(&self, clusters: &[Arc<ClusterHandle>], out: &mut dyn Write) {
         self.series.sweep(Instant::now());
+        self.tcp.sweep(Instant::now());
         self.write_requests(out);
+        self.write_tcp(out);
         self.write_config(out);
         self.write_server(out);
         self.write_listeners(out);
@@ -56,6 +60,23 @@ impl Metrics {
         one(out, "tidegate_metrics_series", Gauge, "Label sets that request metrics have.", self.series.len());
         let help = "Requests that are missing in the istio_ metrics because there are too many label sets.";
         one(out, "tidegate_metrics_overflow_total", Counter, help, self.series.overflow());
+    }
+
+    fn write_tcp(&self, out: &mut dyn Write) {
+        let series = self.tcp.collect(|flags, names| self.tcp_labels(flags, names));
+        for (at, name, help) in [
+            (0, "istio_tcp_connections_opened_total", "TCP connections that were opened."),
+            (1, "istio_tcp_connections_closed_total", "TCP connections that were closed."),
+            (2, "istio_tcp_sent_bytes_total", "Bytes sent to clients over TCP."),
+            (3, "istio_tcp_received_bytes_total", "Bytes received from clients over TCP."),
+        ] {
+            family(out, name, Counter, help);
+            for (labels, values) in &series {
+                sample(out, name, labels, values[at]);
+            }
+        }
+        let help = "TCP connections that are missing in the istio_tcp_ metrics because there are too many label sets.";
+        one(out, "tidegate_tcp_metrics_overflow_total", Counter, help, self.tcp.overflow());
     }
 
     fn write_config(&self, out: &mut dyn Write) {
@@ -137,6 +158,32 @@ impl Metrics {
             for (class, count) in listener.requests().into_iter().enumerate() {
                 let class = labels(&[("response_code_class", &class.to_string())]);
                 sample(out, name, &format!("{address},{class}"), count);
+            }
+        }
+        let name = "tidegate_tls_handshakes_total";
+        family(out, name, Counter, "TLS handshakes with clients, by version and whether a session was resumed.");
+        for (address, listener) in &listeners {
+            for version in Version::ALL {
+                for (resumed, count) in ["false", "true"].into_iter().zip(listener.handshakes(version)) {
+                    let more = labels(&[("version", version.as_str()), ("resumed", resumed)]);
+                    sample(out, name, &format!("{address},{more}"), count);
+                }
+            }
+        }
+        let name = "tidegate_tls_handshake_failures_total";
+        family(out, name, Counter, "Connections of clients that ended before their TLS handshake was done.");
+        for (address, listener) in &listeners {
+            for failure in HandshakeFailure::ALL {
+                let reason = labels(&[("reason", failure.as_str())]);
+                sample(out, name, &format!("{address},{reason}"), listener.handshake_failures(failure));
+            }
+        }
+        let name = "tidegate_proxy_protocol_failures_total";
+        family(out, name, Counter, "Connections that were closed because they did not begin with a PROXY header.");
+        for (address, listener) in &listeners {
+            for failure in ProxyHeaderFailure::ALL {
+                let reason = labels(&[("reason", failure.as_str())]);
+                sample(out, name, &format!("{address},{reason}"), listener.proxy_header_failures(failure));
             }
         }
         let name = "tidegate_listener_parse_errors_total";
