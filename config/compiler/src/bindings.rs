@@ -9,11 +9,12 @@ use tidegate_resources::{Object, ResourceSet, Spec, VirtualService};
 
 use crate::compile::CompileOptions;
 use crate::findings::Findings;
-use crate::gateways::{GatewayServer, Gateways, HttpPort};
+use crate::gateways::{GatewayPort, GatewayServer, Gateways, Serving};
 use crate::host_index::HostIndex;
 use crate::mesh::Mesh;
 use crate::names::{GatewayName, GatewayRef, expand_host};
 use crate::routes::is_reachable;
+use crate::tcp_routes::{BoundRule, RuleBinder, RuleUsage};
 use crate::visibility::{Visibility, visibility};
 
 /// Most pairs of a server's host and a VirtualService on one port. Wildcards multiply, and memory must not.
@@ -57,11 +58,40 @@ pub(crate) struct BoundHost {
     servers: BTreeSet<usize>,
 }
 
-/// A port with its virtual hosts, the most specific first.
+/// The virtual hosts of one route table, the most specific first.
+pub(crate) type BoundHosts = BTreeMap<Host, BoundHost>;
+
+/// A port with what its servers serve.
 #[derive(Debug)]
 pub(crate) struct BoundPort<'a> {
-    pub(crate) port: HttpPort<'a>,
-    pub(crate) hosts: BTreeMap<Host, BoundHost>,
+    pub(crate) port: GatewayPort<'a>,
+    /// One table for all servers of plaintext HTTP, or one for each server of HTTPS.
+    pub(crate) tables: Vec<BoundHosts>,
+    /// Place of each server's table among `tables`; none for servers that route no requests.
+    pub(crate) table_of: Vec<Option<usize>>,
+    /// What servers that route connections do with them, in order of precedence.
+    pub(crate) rules: Vec<BoundRule>,
+}
+
+impl<'a> BoundPort<'a> {
+    fn new(port: GatewayPort<'a>) -> Self {
+        let mut tables = Vec::new();
+        let mut shared = None;
+        let own_table = |tables: &mut Vec<BoundHosts>| {
+            tables.push(BoundHosts::new());
+            tables.len() - 1
+        };
+        let table_of = port
+            .servers
+            .iter()
+            .map(|server| match server.serving {
+                Serving::Http => Some(*shared.get_or_insert_with(|| own_table(&mut tables))),
+                Serving::Https(_) => Some(own_table(&mut tables)),
+                Serving::Tls(_) | Serving::Passthrough | Serving::Tcp | Serving::Nothing => None,
+            })
+            .collect();
+        Self { port, tables, table_of, rules: Vec::new() }
+    }
 }
 
 #[derive(Debug)]
@@ -78,13 +108,13 @@ impl<'a> Bindings<'a> {
         resources: &'a ResourceSet,
         mesh: &Mesh<'_>,
         options: &CompileOptions,
-        gateways: &Gateways<'a>,
+        gateways: Gateways<'a>,
         findings: &mut Findings,
     ) -> Self {
         let mut candidates = Candidates::default();
         for object in resources.by_creation(Kind::VirtualService) {
             let Spec::VirtualService(spec) = &object.spec else { continue };
-            candidates.add(object, spec, mesh, options, gateways, findings);
+            candidates.add(object, spec, mesh, options, &gateways, findings);
         }
         let mut bindings = Self {
             services: candidates.services,
@@ -95,68 +125,95 @@ impl<'a> Bindings<'a> {
         for services in candidates.by_gateway.values_mut() {
             services.sort_by_key(|(visibility, _)| *visibility);
         }
-        for port in &gateways.ports {
-            let hosts = bindings.bind_port(port, &candidates.by_gateway, options, findings);
-            let port = HttpPort { number: port.number, bind: port.bind, servers: port.servers.clone() };
-            bindings.ports.push(BoundPort { port, hosts });
+        let mut usage = RuleUsage::default();
+        for port in gateways.ports {
+            let mut port = BoundPort::new(port);
+            bindings.bind_port(&mut port, &candidates.by_gateway, options, &mut usage, findings);
+            bindings.ports.push(port);
         }
+        usage.report(&bindings, findings);
         bindings
     }
 
     fn bind_port(
         &self,
-        port: &HttpPort<'a>,
+        bound: &mut BoundPort<'a>,
         by_gateway: &BTreeMap<GatewayName, Vec<(Visibility, usize)>>,
         options: &CompileOptions,
+        usage: &mut RuleUsage,
         findings: &mut Findings,
-    ) -> BTreeMap<Host, BoundHost> {
-        let mut hosts: BTreeMap<Host, BoundHost> = BTreeMap::new();
+    ) {
+        let mut rules = RuleBinder::new(self, options);
         // The servers of one Gateway stand together, so each run of them is one search.
         let mut from = 0;
-        for servers in port.servers.chunk_by(|a, b| a.name == b.name) {
-            let run = from..from + servers.len();
+        while let Some(name) = bound.port.servers.get(from).map(|server| server.name.clone()) {
+            let others = bound.port.servers.iter().skip(from).take_while(|server| server.name == name);
+            let run = from..from + others.count();
             from = run.end;
-            let Some(name) = servers.first().map(|server| &server.name) else { continue };
-            if let (Ok(gateway), Some(services)) = (self.gateways.binary_search(name), by_gateway.get(name)) {
-                let found = self.pairs(port, run.clone(), gateway, services, options, findings);
-                bind_pairs(port, gateway, services, found, &mut hosts);
+            let mut uses = Vec::new();
+            if let (Ok(gateway), Some(services)) = (self.gateways.binary_search(&name), by_gateway.get(&name)) {
+                let found = self.pairs(&bound.port, run.clone(), gateway, services, options, usage, findings);
+                bind_pairs(bound, gateway, services, &found);
+                for (server, order, _) in found {
+                    let Some((_, service)) = services.get(order) else { continue };
+                    uses.push((server, Use { service: *service, gateway, port: bound.port.number }));
+                }
+                uses.dedup();
             }
-            for (number, server) in run.zip(servers).filter(|(_, server)| server.https_redirect) {
-                for host in &server.hosts {
+            rules.bind(&bound.port, run.clone(), &uses, usage, findings);
+            for (number, server) in bound.port.servers.iter().enumerate().take(run.end).skip(run.start) {
+                let Some(hosts) = bound.table_of.get(number).copied().flatten().and_then(|at| bound.tables.get_mut(at))
+                else {
+                    continue;
+                };
+                for host in server.hosts.iter().filter(|_| server.https_redirect) {
                     let bound = hosts.entry(host.host.clone()).or_default();
                     bound.https_redirect = true;
                     bound.servers.insert(number);
                 }
             }
         }
-        hosts
+        bound.rules = rules.finish(&bound.port, findings);
     }
 
-    /// Which servers admit which hosts of which VirtualServices: server by server, in each the VirtualServices in
-    /// order, as istiod appends their routes.
+    /// Which servers admit which hosts of which VirtualServices that have rules for them: server by server, in each the
+    /// VirtualServices in order, as istiod appends their routes.
+    #[expect(clippy::too_many_arguments, reason = "the search draws on all of them")]
     fn pairs(
         &self,
-        port: &HttpPort<'a>,
+        port: &GatewayPort<'a>,
         servers: Range<usize>,
         gateway: usize,
         services: &[(Visibility, usize)],
         options: &CompileOptions,
+        usage: &mut RuleUsage,
         findings: &mut Findings,
     ) -> Vec<Pair> {
         let mut index = HostIndex::new();
         for (number, server) in port.servers.iter().enumerate().take(servers.end).skip(servers.start) {
             for host in &server.hosts {
-                index.insert(&host.host, (number, host));
+                index.insert(&host.host, (number, host, &server.serving));
             }
         }
         let mut found: Vec<Pair> = Vec::new();
         for (order, (_, service)) in services.iter().enumerate() {
             let key = Use { service: *service, gateway, port: port.number };
-            let Some(binding) = self.binding(key).filter(|binding| is_reachable(binding, options)) else { continue };
+            let Some(binding) = self.binding(key) else { continue };
+            let routes_requests = is_reachable(&binding, options);
             let before = found.len();
             for host in self.services.get(*service).into_iter().flat_map(|service| &service.hosts) {
-                index.overlapping(host, |intersection, (server, admitted)| {
-                    if found.len() <= MAX_PAIRS && admitted.admits(&binding.object.key.namespace) {
+                index.overlapping(host, |intersection, (server, admitted, serving)| {
+                    if found.len() > MAX_PAIRS || !admitted.admits(&binding.object.key.namespace) {
+                        return;
+                    }
+                    let has_rules = match serving {
+                        Serving::Http | Serving::Https(_) => routes_requests,
+                        Serving::Tls(_) | Serving::Tcp => !binding.spec.tcp.is_empty(),
+                        Serving::Passthrough => !binding.spec.tls.is_empty(),
+                        Serving::Nothing => false,
+                    };
+                    usage.note(*service, serving);
+                    if has_rules {
                         found.push((*server, order, intersection.clone()));
                     }
                 });
@@ -178,7 +235,9 @@ impl<'a> Bindings<'a> {
     /// Every use of a VirtualService that a virtual host has, in a fixed order, with the number of those hosts.
     pub(crate) fn uses(&self) -> BTreeMap<Use, usize> {
         let mut uses = BTreeMap::new();
-        for key in self.ports.iter().flat_map(|port| port.hosts.values().flat_map(|host| &host.uses)) {
+        for key in
+            self.ports.iter().flat_map(|port| port.tables.iter().flat_map(BTreeMap::values).flat_map(|host| &host.uses))
+        {
             *uses.entry(*key).or_default() += 1;
         }
         uses
@@ -206,22 +265,20 @@ impl<'a> Bindings<'a> {
 /// Place of a server on its port, place of a VirtualService in its Gateway's order, the host that both have.
 type Pair = (usize, usize, Host);
 
-fn bind_pairs(
-    port: &HttpPort<'_>,
-    gateway: usize,
-    services: &[(Visibility, usize)],
-    found: Vec<Pair>,
-    hosts: &mut BTreeMap<Host, BoundHost>,
-) {
+fn bind_pairs(bound: &mut BoundPort<'_>, gateway: usize, services: &[(Visibility, usize)], found: &[Pair]) {
     let mut bound_before = AHashSet::new();
     for (server, order, host) in found {
-        let Some((_, service)) = services.get(order) else { continue };
-        let bound = hosts.entry(host.clone()).or_default();
-        bound.https_redirect |= port.servers.get(server).is_some_and(|server| server.https_redirect);
-        bound.servers.insert(server);
+        let (Some((_, service)), Some(table)) = (services.get(*order), bound.table_of.get(*server).copied().flatten())
+        else {
+            continue;
+        };
+        let Some(hosts) = bound.tables.get_mut(table) else { continue };
+        let virtual_host = hosts.entry(host.clone()).or_default();
+        virtual_host.https_redirect |= bound.port.servers.get(*server).is_some_and(|server| server.https_redirect);
+        virtual_host.servers.insert(*server);
         // A host that two servers of one Gateway admit has its routes once.
-        if bound_before.insert((order, host)) {
-            bound.uses.push(Use { service: *service, gateway, port: port.number });
+        if bound_before.insert((table, *order, host)) {
+            virtual_host.uses.push(Use { service: *service, gateway, port: bound.port.number });
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::AHashMap;
 use tidegate_core::{ClusterName, Code, Diagnostic, ResourceKey};
@@ -14,11 +15,13 @@ use tidegate_snapshot::{
     Cluster, ClusterIndex, ClusterRef, DestinationService, Discovery, LoadBalancing, UpstreamProtocol,
 };
 
+use crate::client_tls::client_tls;
 use crate::destination_rules::{Blocks, DestinationRules, EffectiveRule};
 use crate::findings::Findings;
 use crate::mesh::Mesh;
 use crate::names::expand_host;
 use crate::registry::{Absent, Member, MemberAddress, Port, Registry, Service, port_number};
+use crate::secrets::Secrets;
 
 /// What a destination refers to, and why nothing answers there if nothing does.
 #[derive(Clone, Debug)]
@@ -50,6 +53,7 @@ pub(crate) struct Clusters<'a> {
     rules: &'a DestinationRules<'a>,
     mesh: &'a Mesh<'a>,
     cluster_domain: &'a str,
+    secrets: Secrets<'a>,
     known: AHashMap<String, Rc<Result<Known<'a>, Absent>>>,
     /// Subsets by host and port.
     wanted: BTreeMap<(String, u16), BTreeSet<String>>,
@@ -61,8 +65,9 @@ impl<'a> Clusters<'a> {
         rules: &'a DestinationRules<'a>,
         mesh: &'a Mesh<'a>,
         cluster_domain: &'a str,
+        secrets: Secrets<'a>,
     ) -> Self {
-        Self { registry, rules, mesh, cluster_domain, known: AHashMap::new(), wanted: BTreeMap::new() }
+        Self { registry, rules, mesh, cluster_domain, secrets, known: AHashMap::new(), wanted: BTreeMap::new() }
     }
 
     fn known(&mut self, host: &str, findings: &mut Findings) -> Rc<Result<Known<'a>, Absent>> {
@@ -137,6 +142,17 @@ impl<'a> Clusters<'a> {
         }
     }
 
+    /// After how long a quiet connection to a target ends: `Some(None)` for never, none if nothing says.
+    #[expect(clippy::option_option, reason = "no limit and nothing said differ")]
+    pub(crate) fn idle_timeout(&mut self, target: &Target, findings: &mut Findings) -> Option<Option<Duration>> {
+        let ClusterName { host, port, subset, .. } = &target.name;
+        let known = self.known(host, findings);
+        let Ok(Known { rule, .. }) = &*known else { return None };
+        let blocks = self.rules.blocks(rule, rule.subset(subset), *port);
+        let timeout = blocks.connection_pool?.tcp.as_ref()?.idle_timeout?.get();
+        Some((!timeout.is_zero()).then_some(timeout))
+    }
+
     /// Builds every cluster that is wanted.
     pub(crate) fn build(&mut self, findings: &mut Findings) -> ClusterTable {
         let mut clusters = Vec::new();
@@ -156,7 +172,7 @@ impl<'a> Clusters<'a> {
                 {
                     of_rule.report_empty(&subset, &service.host, findings);
                 }
-                clusters.push(Arc::new(self.cluster(service, rule, port, &subset, &members)));
+                clusters.push(Arc::new(self.cluster(service, rule, port, &subset, &members, findings)));
             }
         }
         clusters.sort_by(|a, b| a.name.cmp(&b.name));
@@ -170,6 +186,7 @@ impl<'a> Clusters<'a> {
         port: &Port,
         subset_name: &str,
         members: &[Member],
+        findings: &mut Findings,
     ) -> Cluster {
         let subset = rule.subset(subset_name);
         let blocks = self.rules.blocks(rule, subset, port.number);
@@ -188,7 +205,13 @@ impl<'a> Clusters<'a> {
                 .map(tidegate_resources::Duration::get)
                 .filter(|timeout| !timeout.is_zero())
                 .unwrap_or(self.mesh.connect_timeout),
-            tls: None,
+            tls: blocks
+                .tls
+                .and_then(|tls| {
+                    let names = service.subject_alt_names();
+                    client_tls(&tls, names, &self.secrets, &self.mesh.tls_defaults, findings)
+                })
+                .map(Arc::new),
             discovery,
             service: DestinationService {
                 host: service.host.clone(),
@@ -271,41 +294,45 @@ impl ClusterTable {
     }
 }
 
+/// What a destination gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Traffic {
+    Requests,
+    Connections,
+}
+
 /// Says on the destination's line that nothing answers there.
 pub(crate) fn report(
     problem: &Problem,
     target: &Target,
     destination: &Destination,
-    object: &Object,
-    path: &str,
+    traffic: Traffic,
+    (object, path): (&Object, &str),
     findings: &mut Findings,
 ) {
     let host = &target.name.host;
+    let outcome = match traffic {
+        Traffic::Requests => "requests get 503 (NC)",
+        Traffic::Connections => "connections are closed (NC)",
+    };
     let (field, message) = match problem {
-        Problem::UnknownHost => ("host", format!("no service has the host `{host}`; requests get 503 (NC)")),
+        Problem::UnknownHost => ("host", format!("no service has the host `{host}`; {outcome}")),
         Problem::NotExported(key) => (
             "host",
-            format!(
-                "{key} has the host `{host}` and does not export it to the gateway's namespace; requests get 503 (NC)"
-            ),
+            format!("{key} has the host `{host}` and does not export it to the gateway's namespace; {outcome}"),
         ),
         Problem::UnknownPort { known } => {
             let field = if destination.port.is_some() { "port" } else { "host" };
             let known: Vec<_> = known.iter().map(ToString::to_string).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            (field, format!("`{host}` has no port {}; its ports: {known}; requests get 503 (NC)", target.name.port))
+            (field, format!("`{host}` has no port {}; its ports: {known}; {outcome}", target.name.port))
         }
-        Problem::UnknownSubset { known } if known.is_empty() => (
-            "subset",
-            format!("no DestinationRule that applies here defines subsets of `{host}`; requests get 503 (NC)"),
-        ),
+        Problem::UnknownSubset { known } if known.is_empty() => {
+            ("subset", format!("no DestinationRule that applies here defines subsets of `{host}`; {outcome}"))
+        }
         Problem::UnknownSubset { known } => (
             "subset",
-            format!(
-                "`{host}` has no subset `{}`; its subsets: {}; requests get 503 (NC)",
-                destination.subset,
-                known.join(", ")
-            ),
+            format!("`{host}` has no subset `{}`; its subsets: {}; {outcome}", destination.subset, known.join(", ")),
         ),
     };
     let mut diagnostic = crate::findings::finding(

@@ -9,10 +9,13 @@ use crate::clusters::Clusters;
 use crate::destination_rules::DestinationRules;
 use crate::findings::Findings;
 use crate::gateways::Gateways;
+use crate::listeners::listeners;
 use crate::mesh::Mesh;
 use crate::registry::Registry;
 use crate::routes::{Patterns, RouteCompiler};
-use crate::virtual_hosts::listeners;
+use crate::secrets::Secrets;
+use crate::server_tls::ServerTlsCompiler;
+use crate::virtual_hosts::VirtualHosts;
 
 /// Who the gateway is. Two gateways with equal options compile equal resources to equal Snapshots.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,10 +80,12 @@ impl Compiler {
             Registry::new(resources, &mesh, &options.namespace, &options.cluster_domain, &options.cluster_id);
         let rules = DestinationRules::new(resources, &mesh, options);
         rules.report_unknown_hosts(&registry, &mut findings);
-        let mut clusters = Clusters::new(&registry, &rules, &mesh, &options.cluster_domain);
+        let secrets = Secrets::new(resources, options);
+        let mut clusters = Clusters::new(&registry, &rules, &mesh, &options.cluster_domain, secrets);
 
-        let gateways = Gateways::select(resources, options, &mut findings);
-        let bindings = Bindings::new(resources, &mesh, options, &gateways, &mut findings);
+        let mut server_tls = ServerTlsCompiler::new(resources, &mesh.tls_defaults, options);
+        let gateways = Gateways::select(resources, options, &mut server_tls, &mut findings);
+        let bindings = Bindings::new(resources, &mesh, options, gateways, &mut findings);
 
         // A route names its cluster by its place in the table, so the table is complete before the first route is made.
         let mut routes = RouteCompiler::new(options, &mut self.patterns);
@@ -88,8 +93,19 @@ impl Compiler {
         for binding in uses.keys().filter_map(|key| bindings.binding(*key)) {
             routes.collect_clusters(binding, &mut clusters, &mut findings);
         }
+        for rule in bindings.ports.iter().flat_map(|port| &port.rules) {
+            rule.collect_clusters(&bindings, &mut clusters, &mut findings);
+        }
         let table = clusters.build(&mut findings);
-        let listeners = listeners(&bindings, &uses, &mut routes, &mut clusters, &table, &mut findings);
+        let listeners = listeners(VirtualHosts {
+            bindings: &bindings,
+            uses: &uses,
+            routes: &mut routes,
+            clusters: &mut clusters,
+            table: &table,
+            findings: &mut findings,
+            total: 0,
+        });
         self.patterns.end_generation();
 
         let snapshot = Snapshot::new(listeners, table.into_clusters(), mesh.settings.clone());

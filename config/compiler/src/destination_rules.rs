@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use ahash::AHashMap;
 use tidegate_core::{Code, Kind, Origin, ResourceKey};
 use tidegate_resources::{
-    ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, MatchLabelsSelector, Object, ResourceSet, SimpleLb,
-    Spec, TrafficPolicy,
+    ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, MatchLabelsSelector, Object,
+    PortSelector, ResourceSet, SimpleLb, Spec, TrafficPolicy,
 };
 
 use crate::compile::CompileOptions;
@@ -54,7 +54,7 @@ enum Level {
 #[derive(Debug, Default)]
 pub(crate) struct EffectiveRule<'a> {
     pub(crate) sources: Vec<(ResourceKey, Origin)>,
-    policy: Option<&'a TrafficPolicy>,
+    policy: Option<Policy<'a>>,
     subsets: BTreeMap<&'a str, EffectiveSubset<'a>>,
 }
 
@@ -72,6 +72,56 @@ pub(crate) struct EffectiveSubset<'a> {
 pub(crate) struct Blocks<'a> {
     pub(crate) load_balancer: Option<&'a LoadBalancerSettings>,
     pub(crate) connection_pool: Option<&'a ConnectionPoolSettings>,
+    pub(crate) tls: Option<TlsBlock<'a>>,
+}
+
+/// A `tls` block and where it stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TlsBlock<'a> {
+    pub(crate) settings: &'a ClientTlsSettings,
+    pub(crate) object: &'a Object,
+    subset: Option<usize>,
+    port: Option<usize>,
+}
+
+impl TlsBlock<'_> {
+    /// Such as `spec.subsets[0].trafficPolicy.portLevelSettings[1].tls`.
+    pub(crate) fn path(&self) -> String {
+        let subset = self.subset.map(|at| format!("subsets[{at}].")).unwrap_or_default();
+        let port = self.port.map(|at| format!("portLevelSettings[{at}].")).unwrap_or_default();
+        format!("spec.{subset}trafficPolicy.{port}tls")
+    }
+}
+
+/// A policy and where it stands.
+#[derive(Clone, Copy, Debug)]
+struct Policy<'a> {
+    policy: &'a TrafficPolicy,
+    object: &'a Object,
+    subset: Option<usize>,
+}
+
+impl<'a> Policy<'a> {
+    fn tls(&self) -> Option<TlsBlock<'a>> {
+        let settings = self.policy.tls.as_ref()?;
+        Some(TlsBlock { settings, object: self.object, subset: self.subset, port: None })
+    }
+
+    fn port_blocks(&self, port: u16) -> Option<Blocks<'a>> {
+        let fits = |selector: &PortSelector| selector.number == u32::from(port);
+        let mut entries = self.policy.port_level_settings.iter().enumerate();
+        let (at, entry) = entries.find(|(_, entry)| entry.port.as_ref().is_some_and(fits))?;
+        Some(Blocks {
+            load_balancer: entry.load_balancer.as_ref(),
+            connection_pool: entry.connection_pool.as_ref(),
+            tls: entry.tls.as_ref().map(|settings| TlsBlock {
+                settings,
+                object: self.object,
+                subset: self.subset,
+                port: Some(at),
+            }),
+        })
+    }
 }
 
 impl<'a> DestinationRules<'a> {
@@ -171,7 +221,7 @@ impl<'a> DestinationRules<'a> {
             report_passthrough(rule.traffic_policy.as_deref(), object, "spec.trafficPolicy", findings);
             match (rule.traffic_policy.as_deref(), policy_of) {
                 (Some(policy), None) => {
-                    effective.policy = Some(policy);
+                    effective.policy = Some(Policy { policy, object, subset: None });
                     policy_of = Some(object);
                 }
                 (Some(_), Some(winner)) => {
@@ -209,17 +259,20 @@ impl<'a> DestinationRules<'a> {
         subset: Option<&EffectiveSubset<'a>>,
         port: u16,
     ) -> Blocks<'a> {
+        let policy = rule.policy.map(|it| it.policy);
         let mut blocks = Blocks {
-            load_balancer: rule.policy.and_then(|policy| policy.load_balancer.as_ref()),
-            connection_pool: rule.policy.and_then(|policy| policy.connection_pool.as_ref()).or(self.default_pool),
+            load_balancer: policy.and_then(|policy| policy.load_balancer.as_ref()),
+            connection_pool: policy.and_then(|policy| policy.connection_pool.as_ref()).or(self.default_pool),
+            tls: rule.policy.and_then(|policy| policy.tls()),
         };
-        if let Some(of_port) = rule.policy.and_then(|policy| port_blocks(policy, port)) {
+        if let Some(of_port) = rule.policy.and_then(|policy| policy.port_blocks(port)) {
             blocks = of_port;
         }
-        if let Some(policy) = subset.and_then(|subset| subset.policy) {
-            blocks.load_balancer = policy.load_balancer.as_ref().or(blocks.load_balancer);
-            blocks.connection_pool = policy.connection_pool.as_ref().or(blocks.connection_pool);
-            blocks = port_blocks(policy, port).unwrap_or(blocks);
+        if let Some(subset) = subset.and_then(EffectiveSubset::policy) {
+            blocks.load_balancer = subset.policy.load_balancer.as_ref().or(blocks.load_balancer);
+            blocks.connection_pool = subset.policy.connection_pool.as_ref().or(blocks.connection_pool);
+            blocks.tls = subset.tls().or(blocks.tls);
+            blocks = subset.port_blocks(port).unwrap_or(blocks);
         }
         blocks
     }
@@ -233,12 +286,10 @@ fn report_passthrough(policy: Option<&TrafficPolicy>, object: &Object, path: &st
     }
 }
 
-fn port_blocks(policy: &TrafficPolicy, port: u16) -> Option<Blocks<'_>> {
-    let entry = policy
-        .port_level_settings
-        .iter()
-        .find(|entry| entry.port.as_ref().is_some_and(|selector| selector.number == u32::from(port)))?;
-    Some(Blocks { load_balancer: entry.load_balancer.as_ref(), connection_pool: entry.connection_pool.as_ref() })
+impl<'a> EffectiveSubset<'a> {
+    fn policy(&self) -> Option<Policy<'a>> {
+        Some(Policy { policy: self.policy?, object: self.object, subset: Some(self.index) })
+    }
 }
 
 impl EffectiveSubset<'_> {

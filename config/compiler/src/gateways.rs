@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use ahash::AHashMap;
 use tidegate_core::{Code, Kind, Origin, ResourceKey};
-use tidegate_resources::{Gateway, Object, ResourceSet, Server, Spec};
+use tidegate_resources::{Gateway, Object, ResourceSet, Server, ServerTlsMode, Spec};
+use tidegate_snapshot::ServerTls;
 
 use crate::compile::CompileOptions;
 use crate::findings::Findings;
 use crate::names::{GatewayName, ServerHost};
 use crate::protocol::Protocol;
 use crate::registry::port_number;
+use crate::server_tls::{Application, ServerTlsCompiler};
 
 /// A server of a selected Gateway.
 #[derive(Clone, Debug)]
@@ -18,8 +22,27 @@ pub(crate) struct GatewayServer<'a> {
     pub(crate) gateway: &'a Object,
     pub(crate) name: GatewayName,
     pub(crate) index: usize,
+    pub(crate) port_name: &'a str,
     pub(crate) hosts: Vec<ServerHost>,
     pub(crate) https_redirect: bool,
+    pub(crate) serving: Serving,
+}
+
+/// What a server does with a connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Serving {
+    /// Plaintext HTTP, beside others on its port.
+    Http,
+    /// Terminates TLS and routes requests.
+    Https(Arc<ServerTls>),
+    /// Terminates TLS and forwards bytes.
+    Tls(Arc<ServerTls>),
+    /// Forwards TLS by server name.
+    Passthrough,
+    /// Forwards plaintext bytes; has its port alone.
+    Tcp,
+    /// Cannot be served, which is reported. It holds its hosts so that no other server's rules apply to them.
+    Nothing,
 }
 
 impl GatewayServer<'_> {
@@ -28,11 +51,12 @@ impl GatewayServer<'_> {
     }
 }
 
-/// The plaintext HTTP servers of one port and address: one listener with one route table.
+/// The servers of one port and address: one listener.
 #[derive(Debug)]
-pub(crate) struct HttpPort<'a> {
+pub(crate) struct GatewayPort<'a> {
     pub(crate) number: u16,
     pub(crate) bind: Option<IpAddr>,
+    pub(crate) family: Family,
     /// Oldest Gateway first, in each the order of its servers.
     pub(crate) servers: Vec<GatewayServer<'a>>,
 }
@@ -49,12 +73,12 @@ pub(crate) struct KnownGateway {
 pub(crate) struct Gateways<'a> {
     pub(crate) known: BTreeMap<GatewayName, KnownGateway>,
     /// By port, then address.
-    pub(crate) ports: Vec<HttpPort<'a>>,
+    pub(crate) ports: Vec<GatewayPort<'a>>,
 }
 
 /// What the servers of a listener speak. Only servers of one family can share it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Family {
+pub(crate) enum Family {
     Http,
     /// HTTPS and TLS: told apart by server name.
     Tls,
@@ -63,8 +87,8 @@ enum Family {
 }
 
 impl Family {
-    fn of(protocol: &str) -> Self {
-        match Protocol::parse(protocol) {
+    fn of(protocol: Protocol) -> Self {
+        match protocol {
             protocol if protocol.is_http() => Self::Http,
             Protocol::Https | Protocol::Tls => Self::Tls,
             _ => Self::Opaque,
@@ -86,19 +110,31 @@ struct Holder<'a> {
     family: Family,
     object: &'a Object,
     index: usize,
-    /// Place among the ports, for HTTP.
-    port: Option<usize>,
+    /// Place among the ports.
+    port: usize,
+    /// Hosts of TLS servers, with the server that has them.
+    hosts: AHashMap<ServerHost, (&'a Object, usize)>,
+}
+
+/// Merges the servers of Gateways.
+struct Merge<'m, 'a> {
+    tls: &'m mut ServerTlsCompiler<'a>,
+    findings: &'m mut Findings,
+    ports: Vec<GatewayPort<'a>>,
+    holders: BTreeMap<(u16, Option<IpAddr>), Holder<'a>>,
 }
 
 impl<'a> Gateways<'a> {
     /// Selects the Gateways of every namespace whose labels this gateway carries, and merges their servers: oldest
-    /// Gateway first, a server that contradicts an earlier one on its port and address is dropped.
-    ///
-    /// Servers that are not plaintext HTTP hold their port and make no listener: they are not enforced yet.
-    pub(crate) fn select(resources: &'a ResourceSet, options: &CompileOptions, findings: &mut Findings) -> Self {
+    /// Gateway first, a server that contradicts an earlier one on its port and address is dropped (reference, 4.2).
+    pub(crate) fn select(
+        resources: &'a ResourceSet,
+        options: &CompileOptions,
+        tls: &mut ServerTlsCompiler<'a>,
+        findings: &mut Findings,
+    ) -> Self {
         let mut known = BTreeMap::new();
-        let mut ports: Vec<HttpPort<'a>> = Vec::new();
-        let mut holders: BTreeMap<(u16, String), Holder<'a>> = BTreeMap::new();
+        let mut merge = Merge { tls, findings, ports: Vec::new(), holders: BTreeMap::new() };
         for object in resources.by_creation(Kind::Gateway) {
             let Spec::Gateway(gateway) = &object.spec else { continue };
             let name = GatewayName { namespace: object.key.namespace.to_string(), name: object.key.name.to_string() };
@@ -106,43 +142,92 @@ impl<'a> Gateways<'a> {
             let hosts = gateway.servers.iter().flat_map(|server| server_hosts(object, server)).collect();
             known.insert(name.clone(), KnownGateway { selected, hosts });
             if !selected {
-                report_unselected(object, gateway, options, findings);
+                report_unselected(object, gateway, options, merge.findings);
                 continue;
             }
             for (index, server) in gateway.servers.iter().enumerate() {
-                let Some(port) = &server.port else { continue };
-                let Some(number) = port_number(port.number) else { continue };
-                let Some(bind) = parse_bind(object, server, index, findings) else { continue };
-                let family = Family::of(&port.protocol);
-                let key = (number, bind.map(|ip| ip.to_string()).unwrap_or_default());
-                let place = match holders.get(&key) {
-                    None => {
-                        let place = (family == Family::Http).then(|| {
-                            ports.push(HttpPort { number, bind, servers: Vec::new() });
-                            ports.len() - 1
-                        });
-                        holders.insert(key, Holder { family, object, index, port: place });
-                        place
-                    }
-                    Some(holder) if holder.family == family && family != Family::Opaque => holder.port,
-                    Some(holder) => {
-                        report_conflict(object, index, family, holder, number, findings);
-                        continue;
-                    }
-                };
-                if let Some(port) = place.and_then(|place| ports.get_mut(place)) {
-                    port.servers.push(GatewayServer {
-                        gateway: object,
-                        name: name.clone(),
-                        index,
-                        hosts: server_hosts(object, server).collect(),
-                        https_redirect: server.tls.as_ref().is_some_and(|tls| tls.https_redirect),
-                    });
-                }
+                merge.add(object, &name, index, server);
             }
         }
+        let mut ports = merge.ports;
         ports.sort_by_key(|port| (port.number, port.bind));
         Self { known, ports }
+    }
+}
+
+impl<'a> Merge<'_, 'a> {
+    fn add(&mut self, object: &'a Object, name: &GatewayName, index: usize, server: &'a Server) {
+        let Some(port) = &server.port else { return };
+        let Some(number) = port_number(port.number) else { return };
+        let Some(bind) = parse_bind(object, server, index, self.findings) else { return };
+        let protocol = Protocol::parse(&port.protocol);
+        let family = Family::of(protocol);
+        let hosts: Vec<_> = server_hosts(object, server).collect();
+        let ports = &mut self.ports;
+        let holder = self.holders.entry((number, bind)).or_insert_with(|| {
+            ports.push(GatewayPort { number, bind, family, servers: Vec::new() });
+            Holder { family, object, index, port: ports.len() - 1, hosts: AHashMap::new() }
+        });
+        let is_first = std::ptr::eq(holder.object, object) && holder.index == index;
+        if holder.family != family || (family == Family::Opaque && !is_first) {
+            report_conflict(object, index, family, holder, number, self.findings);
+            return;
+        }
+        if family == Family::Tls {
+            let taken = hosts.iter().enumerate().find_map(|(at, host)| Some((at, host, holder.hosts.get(host)?)));
+            if let Some((at, host, (winner, of_winner))) = taken {
+                report_taken_host(object, (index, at), host, (winner, *of_winner), number, self.findings);
+                return;
+            }
+            for host in &hosts {
+                holder.hosts.insert(host.clone(), (object, index));
+            }
+        }
+        let serving = serving(object, index, server, protocol, self.tls, self.findings);
+        let https_redirect = family == Family::Http && server.tls.as_ref().is_some_and(|tls| tls.https_redirect);
+        if let Some(place) = self.ports.get_mut(holder.port) {
+            let (gateway, name, port_name) = (object, name.clone(), port.name.as_str());
+            place.servers.push(GatewayServer { gateway, name, index, port_name, hosts, https_redirect, serving });
+        }
+    }
+}
+
+fn serving<'a>(
+    object: &'a Object,
+    index: usize,
+    server: &'a Server,
+    protocol: Protocol,
+    compiler: &mut ServerTlsCompiler<'a>,
+    findings: &mut Findings,
+) -> Serving {
+    let application = match Family::of(protocol) {
+        Family::Http => return Serving::Http,
+        Family::Opaque if matches!(protocol, Protocol::Tcp | Protocol::Opaque) => return Serving::Tcp,
+        // Validation has said so.
+        Family::Opaque => return Serving::Nothing,
+        Family::Tls if protocol == Protocol::Https => Application::Http,
+        Family::Tls => Application::Opaque,
+    };
+    let path = format!("spec.servers[{index}]");
+    let Some(tls) = server.tls.as_deref() else {
+        let message = "a TLS server needs `tls`; its connections are closed";
+        findings.error(Code::SCHEMA, object, &path, message);
+        return Serving::Nothing;
+    };
+    match tls.mode {
+        ServerTlsMode::Passthrough => Serving::Passthrough,
+        ServerTlsMode::IstioMutual | ServerTlsMode::AutoPassthrough => {
+            let message = format!("{} is not enforced yet; connections for the server's hosts are closed", tls.mode);
+            findings.warning(Code::NOT_ENFORCED, object, &format!("{path}.tls.mode"), message);
+            Serving::Nothing
+        }
+        ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual => {
+            match compiler.compile(object, &format!("{path}.tls"), tls, application, findings) {
+                Some(tls) if application == Application::Http => Serving::Https(Arc::new(tls)),
+                Some(tls) => Serving::Tls(Arc::new(tls)),
+                None => Serving::Nothing,
+            }
+        }
     }
 }
 
@@ -196,5 +281,22 @@ fn report_conflict(
         family.as_str()
     );
     let path = format!("spec.servers[{index}].port");
+    findings.error(Code::CONFLICTING_GATEWAYS, object, &path, message);
+}
+
+fn report_taken_host(
+    object: &Object,
+    (index, at): (usize, usize),
+    host: &ServerHost,
+    (winner, of_winner): (&Object, usize),
+    port: u16,
+    findings: &mut Findings,
+) {
+    let place = winner.origin_of(&format!("spec.servers[{of_winner}]"));
+    let message = format!(
+        "on port {port} the host `{}` is already served by {} at {place}; this whole server is left out",
+        host.host, winner.key
+    );
+    let path = format!("spec.servers[{index}].hosts[{at}]");
     findings.error(Code::CONFLICTING_GATEWAYS, object, &path, message);
 }

@@ -12,17 +12,23 @@
 //! `pilot/pkg/networking/core/route`, `.../core/cluster_builder.go`), as Tidegate's semantics reference lists them.
 
 mod bindings;
+mod client_tls;
 mod clusters;
 mod compile;
 mod destination_rules;
 mod findings;
 mod gateways;
 mod host_index;
+mod listeners;
 mod mesh;
 mod names;
 mod protocol;
 mod registry;
 mod routes;
+mod secrets;
+mod server_tls;
+mod tcp_routes;
+mod tls_parameters;
 mod virtual_hosts;
 mod visibility;
 

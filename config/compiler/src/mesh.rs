@@ -3,11 +3,17 @@
 use std::time::Duration;
 
 use tidegate_core::{Code, Kind};
-use tidegate_resources::mesh::{AccessLogEncoding as Encoding, MeshH2UpgradePolicy};
-use tidegate_resources::{ConnectionPoolSettings, MeshConfig, NormalizationType, Object, ResourceSet, Spec};
-use tidegate_snapshot::{AccessLog, AccessLogFormat, MeshSettings, PathNormalization, ServerHeader, Template};
+use tidegate_resources::mesh::{AccessLogEncoding as Encoding, ForwardClientCertDetails, MeshH2UpgradePolicy};
+use tidegate_resources::{
+    ConnectionPoolSettings, MeshConfig, NormalizationType, Object, ProxyConfig, ResourceSet, Spec,
+};
+use tidegate_snapshot::{
+    AccessLog, AccessLogFormat, ClientCertDetails, ForwardClientCert, MeshSettings, PathNormalization, ServerHeader,
+    Template,
+};
 
 use crate::findings::Findings;
+use crate::tls_parameters::TlsDefaults;
 
 /// Where the mesh's own configuration lives unless `rootNamespace` says otherwise.
 const DEFAULT_ROOT: &str = "istio-system";
@@ -61,6 +67,7 @@ pub(crate) struct Mesh<'a> {
     pub(crate) service_export_to: &'a [String],
     pub(crate) virtual_service_export_to: &'a [String],
     pub(crate) destination_rule_export_to: &'a [String],
+    pub(crate) tls_defaults: TlsDefaults,
     /// `defaultTrafficPolicy.connectionPool`.
     pub(crate) connection_pool: Option<&'a ConnectionPoolSettings>,
 }
@@ -89,8 +96,12 @@ impl<'a> Mesh<'a> {
         let settings = found.map(|(object, config)| settings(object, config, findings)).unwrap_or_default();
         let config = found.map(|(_, config)| config);
         let root = config.map(|config| config.root_namespace.as_str()).filter(|name| !name.is_empty());
+        let tls_defaults = found
+            .and_then(|(object, config)| Some(TlsDefaults::new(object, config.tls_defaults.as_ref()?, findings)))
+            .unwrap_or_default();
         Self {
             settings,
+            tls_defaults,
             connect_timeout: config
                 .and_then(|config| config.connect_timeout)
                 .map(tidegate_resources::Duration::get)
@@ -125,7 +136,38 @@ fn settings(object: &Object, config: &MeshConfig, findings: &mut Findings) -> Me
             Some(server) if !server.value.is_empty() => ServerHeader::Value(server.value.clone()),
             _ => ServerHeader::Default,
         },
-        ..MeshSettings::default()
+        proxy_protocol: topology.is_some_and(|topology| topology.proxy_protocol.is_some()),
+        forward_client_cert: forward_client_cert(proxy),
+        client_cert_details: client_cert_details(proxy),
+        disable_listener_log: config.disable_envoy_listener_log,
+    }
+}
+
+/// The topology's setting is the one for gateways; `proxyHeaders` counts where it is silent (istio
+/// `buildHTTPConnectionManager`).
+fn forward_client_cert(proxy: Option<&ProxyConfig>) -> ForwardClientCert {
+    let of_topology = proxy.and_then(|proxy| proxy.gateway_topology.as_ref()).map(|it| it.forward_client_cert_details);
+    let of_headers = proxy.and_then(|proxy| proxy.proxy_headers.as_ref()).map(|it| it.forwarded_client_cert);
+    let set = |details: &ForwardClientCertDetails| *details != ForwardClientCertDetails::Undefined;
+    match of_topology.filter(set).or(of_headers).unwrap_or_default() {
+        ForwardClientCertDetails::Undefined | ForwardClientCertDetails::SanitizeSet => ForwardClientCert::SanitizeSet,
+        ForwardClientCertDetails::Sanitize => ForwardClientCert::Sanitize,
+        ForwardClientCertDetails::ForwardOnly => ForwardClientCert::ForwardOnly,
+        ForwardClientCertDetails::AppendForward => ForwardClientCert::AppendForward,
+        ForwardClientCertDetails::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
+    }
+}
+
+fn client_cert_details(proxy: Option<&ProxyConfig>) -> ClientCertDetails {
+    let default = ClientCertDetails::default();
+    let details = proxy.and_then(|proxy| proxy.proxy_headers.as_ref()?.set_current_client_cert_details.as_ref());
+    let Some(details) = details else { return default };
+    ClientCertDetails {
+        subject: details.subject.unwrap_or(default.subject),
+        cert: details.cert.unwrap_or(default.cert),
+        chain: details.chain.unwrap_or(default.chain),
+        dns: details.dns.unwrap_or(default.dns),
+        uri: details.uri.unwrap_or(default.uri),
     }
 }
 

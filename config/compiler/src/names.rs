@@ -58,7 +58,7 @@ impl GatewayRef {
 }
 
 /// A host of a Gateway's server, with the namespace whose VirtualServices it admits.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct ServerHost {
     /// None admits every namespace.
     pub(crate) namespace: Option<String>,

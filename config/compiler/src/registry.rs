@@ -68,7 +68,7 @@ pub(crate) enum Absent {
     NotExported(ResourceKey),
 }
 
-impl Service<'_> {
+impl<'a> Service<'a> {
     pub(crate) fn port(&self, number: u16) -> Option<&Port> {
         self.ports.iter().find(|port| port.number == number)
     }
@@ -80,6 +80,14 @@ impl Service<'_> {
                 matches!(entry.resolution, Resolution::Dns | Resolution::DnsRoundRobin)
             }
             _ => false,
+        }
+    }
+
+    /// Names that its servers' certificates are expected to have: those of the ServiceEntry that gives the attributes.
+    pub(crate) fn subject_alt_names(&self) -> &'a [String] {
+        match self.parts.first().map(|part| part.definition) {
+            Some(Definition::Entry(entry)) => &entry.subject_alt_names,
+            _ => &[],
         }
     }
 

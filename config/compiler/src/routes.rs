@@ -5,6 +5,7 @@ mod headers;
 mod matcher;
 mod patterns;
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
 
 use ahash::AHashMap;
@@ -13,7 +14,7 @@ use tidegate_resources::{HttpMatchRequest, HttpRoute, StringMatch, VirtualServic
 use tidegate_snapshot::{Route, Source};
 
 use crate::bindings::{Binding, Use};
-use crate::clusters::{ClusterTable, Clusters, report};
+use crate::clusters::{ClusterTable, Clusters, Traffic, report};
 use crate::compile::CompileOptions;
 use crate::findings::Findings;
 use crate::names::GatewayRef;
@@ -76,20 +77,41 @@ pub(crate) fn is_reachable(binding: &Binding<'_, '_>, options: &CompileOptions) 
         .any(|rule| rule.r#match.is_empty() || rule.r#match.iter().any(|entry| applies(entry, binding, options)))
 }
 
-/// What is known of a match entry before there is a request: its port, and its gateways or, only if it names none, the
-/// labels and namespace of the proxy that routes, which is this gateway.
 fn applies(entry: &HttpMatchRequest, binding: &Binding<'_, '_>, options: &CompileOptions) -> bool {
-    if entry.port != 0 && entry.port != u32::from(binding.key.port) {
-        return false;
+    Conditions {
+        port: entry.port,
+        gateways: &entry.gateways,
+        source_labels: &entry.source_labels,
+        source_namespace: &entry.source_namespace,
     }
-    if !entry.gateways.is_empty() {
-        return entry.gateways.iter().any(|reference| {
-            matches!(GatewayRef::parse(reference, &binding.object.key.namespace),
-                GatewayRef::Gateway(name) if name == *binding.gateway)
-        });
+    .hold(binding, options)
+}
+
+/// What is known of a match entry before there is a request or connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conditions<'c> {
+    pub(crate) port: u32,
+    pub(crate) gateways: &'c [String],
+    pub(crate) source_labels: &'c BTreeMap<String, String>,
+    pub(crate) source_namespace: &'c str,
+}
+
+impl Conditions<'_> {
+    /// Whether the port fits, and the gateways or, only if none is named, the labels and namespace of the proxy that
+    /// routes, which is this gateway.
+    pub(crate) fn hold(&self, binding: &Binding<'_, '_>, options: &CompileOptions) -> bool {
+        if self.port != 0 && self.port != u32::from(binding.key.port) {
+            return false;
+        }
+        if !self.gateways.is_empty() {
+            return self.gateways.iter().any(|reference| {
+                matches!(GatewayRef::parse(reference, &binding.object.key.namespace),
+                    GatewayRef::Gateway(name) if name == *binding.gateway)
+            });
+        }
+        options.has_labels(self.source_labels)
+            && (self.source_namespace.is_empty() || self.source_namespace == options.namespace)
     }
-    options.has_labels(&entry.source_labels)
-        && (entry.source_namespace.is_empty() || entry.source_namespace == options.namespace)
 }
 
 /// Whether an entry that applies takes every request.
@@ -173,7 +195,7 @@ impl<'a> RouteCompiler<'a> {
                 clusters.want(&target);
                 if let Some(problem) = &target.problem {
                     let path = format!("spec.http[{}].route[{number}].destination", place.0);
-                    report(problem, &target, destination, binding.object, &path, findings);
+                    report(problem, &target, destination, Traffic::Requests, (binding.object, &path), findings);
                 }
             }
         }

@@ -1,15 +1,13 @@
-//! The routes of each host, in order, and the listeners that hold them.
+//! The routes of each host, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 use tidegate_core::{Code, Host, ResourceKey};
-use tidegate_snapshot::{
-    FilterChain, Listener, ListenerProtocol, NetworkFilter, PathMatch, Route, RouteMatch, RouteTable, VirtualHost,
-};
+use tidegate_snapshot::{PathMatch, Route, RouteMatch, RouteTable, VirtualHost};
 
-use crate::bindings::{Bindings, BoundHost, BoundPort, Use};
+use crate::bindings::{Bindings, BoundHost, BoundHosts, BoundPort, Use};
 use crate::clusters::{ClusterTable, Clusters};
 use crate::findings::Findings;
 use crate::gateways::GatewayServer;
@@ -19,54 +17,38 @@ use crate::routes::{RouteCompiler, path_of};
 /// Most routes of one Snapshot. A few objects with many hosts and wildcards multiply, and memory must not.
 const MAX_ROUTES: usize = 1_000_000;
 
-/// Makes the listeners of a Snapshot with all that they hold.
-pub(crate) fn listeners(
-    bindings: &Bindings<'_>,
-    uses: &BTreeMap<Use, usize>,
-    routes: &mut RouteCompiler<'_>,
-    clusters: &mut Clusters<'_>,
-    table: &ClusterTable,
-    findings: &mut Findings,
-) -> Vec<Listener> {
-    let mut assembly = Assembly { bindings, uses, routes, clusters, table, findings, total: 0 };
-    bindings.ports.iter().map(|port| assembly.listener(port)).collect()
+/// Makes virtual hosts with their routes.
+pub(crate) struct VirtualHosts<'s, 'b, 'a, 'c, 'o> {
+    pub(crate) bindings: &'b Bindings<'a>,
+    pub(crate) uses: &'b BTreeMap<Use, usize>,
+    pub(crate) routes: &'s mut RouteCompiler<'o>,
+    pub(crate) clusters: &'s mut Clusters<'c>,
+    pub(crate) table: &'s ClusterTable,
+    pub(crate) findings: &'s mut Findings,
+    /// Routes so far.
+    pub(crate) total: usize,
 }
 
-struct Assembly<'s, 'b, 'a, 'c, 'o> {
-    bindings: &'b Bindings<'a>,
-    uses: &'b BTreeMap<Use, usize>,
-    routes: &'s mut RouteCompiler<'o>,
-    clusters: &'s mut Clusters<'c>,
-    table: &'s ClusterTable,
-    findings: &'s mut Findings,
-    total: usize,
-}
-
-impl Assembly<'_, '_, '_, '_, '_> {
-    fn listener(&mut self, bound: &BoundPort<'_>) -> Listener {
-        let (number, bind) = (bound.port.number, bound.port.bind);
-        let name = match bind {
-            Some(bind) => format!("{bind}_{number}"),
-            None => format!("0.0.0.0_{number}"),
-        };
-        let table = match bind {
-            Some(bind) => format!("http.{number}.{bind}"),
-            None => format!("http.{number}"),
-        };
-        let mut hosts: Vec<_> =
-            bound.hosts.iter().map(|(host, inner)| Arc::new(self.virtual_host(bound, host, inner))).collect();
-        if hosts.is_empty() {
+impl VirtualHosts<'_, '_, '_, '_, '_> {
+    /// A table called `name` of the hosts that `servers` of a port admit.
+    pub(crate) fn route_table<'p>(
+        &mut self,
+        name: String,
+        bound: &BoundPort<'_>,
+        hosts: &BoundHosts,
+        servers: impl Iterator<Item = &'p GatewayServer<'p>>,
+    ) -> RouteTable {
+        let mut made: Vec<_> =
+            hosts.iter().map(|(host, inner)| Arc::new(self.virtual_host(bound, host, inner))).collect();
+        if made.is_empty() {
             // As istiod: one host for everything, without routes, so that every request gets 404 NR.
-            let mut nothing =
-                VirtualHost::new(format!("blackhole:{number}"), vec![Host::new_unchecked("*")], Vec::new());
-            nothing.sources = bound.port.servers.iter().map(GatewayServer::source).collect();
-            hosts.push(Arc::new(nothing));
+            let name = format!("blackhole:{}", bound.port.number);
+            let mut nothing = VirtualHost::new(name, vec![Host::new_unchecked("*")], Vec::new());
+            nothing.sources = servers.map(GatewayServer::source).collect();
+            made.push(Arc::new(nothing));
         }
-        let filter = NetworkFilter::Http(Arc::new(RouteTable::new(table, hosts)));
-        let chain = FilterChain::new(name.clone(), filter);
-        let mut listener = Listener::new(name, bind, number, ListenerProtocol::Http, vec![chain]);
-        listener.sources = bound.port.servers.iter().map(GatewayServer::source).collect();
-        listener
+        made.shrink_to_fit();
+        RouteTable::new(name, made)
     }
 
     fn virtual_host(&mut self, port: &BoundPort<'_>, host: &Host, bound: &BoundHost) -> VirtualHost {
