@@ -66,6 +66,8 @@ pub struct Setup {
     /// More documents for tidegate.
     pub documents: String,
     pub arguments: Vec<String>,
+    /// A program that starts the proxy, with its arguments: `prlimit --nofile=256`.
+    pub wrapper: Vec<String>,
 }
 
 impl Default for Setup {
@@ -78,6 +80,7 @@ impl Default for Setup {
             rules: String::new(),
             documents: String::new(),
             arguments: Vec::new(),
+            wrapper: Vec::new(),
         }
     }
 }
@@ -187,6 +190,8 @@ pub struct Proxy {
     /// From the start of the process to its first answer.
     pub start: Duration,
     pub folder: TempDir,
+    /// Tidegate's admin server.
+    pub admin: Option<SocketAddr>,
     setup: Setup,
     child: Child,
 }
@@ -195,25 +200,52 @@ impl Proxy {
     pub async fn start(kind: Kind, site: &Site, setup: &Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (plain, tls) = (local(free_port()), local(free_port()));
+        let admin = (kind == Kind::Tidegate).then(|| local(free_port()));
         configure(kind, folder.path(), site, setup, plain, tls, 0);
+        let child = spawn(kind, folder.path(), setup, admin);
+        let start = Duration::ZERO;
+        let mut proxy = Self { kind, plain, tls, start, folder, admin, setup: setup.clone(), child };
+        proxy.start = proxy.serves().await;
+        proxy
+    }
+
+    /// Kills the process and its children, and waits for its end.
+    pub fn kill(&mut self) {
+        for pid in children(self.pid()) {
+            signal(pid, "KILL");
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again, with the files as they are, and waits until it serves.
+    pub async fn restart(&mut self) -> Duration {
+        self.child = spawn(self.kind, self.folder.path(), &self.setup, self.admin);
+        self.serves().await
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits for the first answer; gives how long that took.
+    async fn serves(&mut self) -> Duration {
         let begin = Instant::now();
-        let child = spawn(kind, folder.path(), setup);
-        let mut proxy = Self { kind, plain, tls, start: Duration::ZERO, folder, setup: setup.clone(), child };
         loop {
-            let answer = crate::client::try_get(plain, HOST, "/").await;
+            let answer = crate::client::try_get(self.plain, HOST, "/").await;
             if answer.is_ok_and(|answer| answer.status == 200) {
                 break;
             }
-            let log = || fs::read_to_string(proxy.folder.path().join("err")).unwrap_or_default();
-            if let Ok(Some(status)) = proxy.child.try_wait() {
-                panic!("{} ended with {status}: {}", kind.name(), log());
+            let log = || fs::read_to_string(self.folder.path().join("err")).unwrap_or_default();
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("{} ended with {status}: {}", self.kind.name(), log());
             }
-            assert!(begin.elapsed() < Duration::from_secs(60), "{} never serves: {}", kind.name(), log());
+            assert!(begin.elapsed() < Duration::from_secs(60), "{} never serves: {}", self.kind.name(), log());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        proxy.start = begin.elapsed();
-        std::iter::once(proxy.pid()).chain(children(proxy.pid())).for_each(|pid| pin(pid, "0"));
-        proxy
+        let took = begin.elapsed();
+        std::iter::once(self.pid()).chain(children(self.pid())).for_each(|pid| pin(pid, "0"));
+        took
     }
 
     /// Serves version `version` of the route `/version`, as the proxy's operators would make it so.
@@ -257,11 +289,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        for pid in children(self.pid()) {
-            signal(pid, "KILL");
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
@@ -291,14 +319,23 @@ fn configure(
     }
 }
 
-fn spawn(kind: Kind, folder: &Path, setup: &Setup) -> Child {
+fn spawn(kind: Kind, folder: &Path, setup: &Setup, admin: Option<SocketAddr>) -> Child {
+    let new = |program: &str| match setup.wrapper.split_first() {
+        Some((wrapper, args)) => {
+            let mut command = Command::new(wrapper);
+            command.args(args).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
     let path = |name: &str| folder.join(name);
     let mut command = match kind {
         Kind::Tidegate => {
-            let mut command = Command::new(binary());
+            let mut command = new(&binary().display().to_string());
             command.args(["run", "--workers", "1", "--drain-delay", "0s", "--state-dir"]).arg(path("state"));
             command.arg("--config").arg(path("config"));
-            for flag in ["--admin-address", "--stats-address", "--health-address"] {
+            command.arg("--admin-address").arg(admin.unwrap_or_else(|| local(free_port())).to_string());
+            for flag in ["--stats-address", "--health-address"] {
                 command.arg(flag).arg(local(free_port()).to_string());
             }
             if setup.access_log {
@@ -308,18 +345,18 @@ fn spawn(kind: Kind, folder: &Path, setup: &Setup) -> Child {
             command
         }
         Kind::Envoy => {
-            let mut command = Command::new(envoy_binary());
+            let mut command = new(&envoy_binary());
             command.args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error", "-c"]);
             command.arg(path("envoy.json"));
             command
         }
         Kind::Haproxy => {
-            let mut command = Command::new("haproxy");
+            let mut command = new("haproxy");
             command.arg("-W").arg("-f").arg(path("haproxy.cfg")).stdout(File::create(path("access.log")).unwrap());
             command
         }
         Kind::Nginx => {
-            let mut command = Command::new("nginx");
+            let mut command = new("nginx");
             command.arg("-p").arg(folder).arg("-c").arg(path("nginx.conf"));
             command
         }
