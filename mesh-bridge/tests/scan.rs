@@ -372,6 +372,22 @@ fn a_document_with_a_secret_is_not_kept() {
 }
 
 #[test]
+fn a_document_with_a_broken_secret_is_not_kept_and_one_that_names_the_kind_is() {
+    let dir = TempDir::new().unwrap();
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\nstringData:\n  key: [hunter2]\n";
+    let item = |text: &str| text.trim().replace('\n', "\n  ");
+    let list = format!("apiVersion: v1\nkind: List\nitems:\n- {}\n- {}\n", item(&namespace("a")), item(secret));
+    let unnamed = list.replace("name: s", "labels: {}");
+    let grant = "apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata:\n  name: g\nspec:\n  from:\n  \
+                 - {group: networking.istio.io, kind: Gateway, namespace: web}\n  to:\n  - group: ''\n    kind: Secret\n";
+    write(dir.path(), "a.yaml", format!("{list}---\n{unnamed}---\n{grant}"));
+    let view = source(&dir).scan();
+    assert_eq!(names(&view), ["a", "a", "g"], "{}", messages(&view));
+    let offers = &file(&view, &dir, "a.yaml").offers;
+    assert_eq!(offers.iter().map(|offer| offer.document.is_some()).collect::<Vec<_>>(), [false, false, true]);
+}
+
+#[test]
 fn mesh_settings_are_a_root_of_their_own() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), "mesh.conf", "accessLogFile: /dev/stdout\n");

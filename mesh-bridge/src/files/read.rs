@@ -272,8 +272,13 @@ fn document(file: &Arc<str>, text: &str, content: RootContent, options: &ParseOp
     trouble.diagnostics = diagnostics;
     let mut keys = accepted.iter().map(|object| &object.key).chain(&trouble.rejected);
     let has_secret = keys.any(|key| key.kind == Kind::Secret);
-    let is_kept = !accepted.is_empty() && !has_secret;
-    let kept = if is_kept { keep(text, content, options.lines_before).map(Arc::new) } else { None };
+    // A Secret may be too broken to have become an object. Others name the kind, as a ReferenceGrant does.
+    let may_hide_one = (trouble.unnamed || !trouble.rejected.is_empty()) && text.contains("Secret");
+    let is_kept = !accepted.is_empty() && !has_secret && !may_hide_one;
+    let kept = is_kept.then(|| {
+        let text = text.trim_end().into();
+        Arc::new(SourceDocument { lines_before: options.lines_before, content, text })
+    });
     let offers = accepted.into_iter().map(|object| Offer { object, document: kept.clone() }).collect();
     (offers, trouble)
 }
@@ -281,15 +286,6 @@ fn document(file: &Arc<str>, text: &str, content: RootContent, options: &ParseOp
 /// Whether a finding means that a document does not even tell which object it is: broken syntax, no `kind` or no name.
 fn is_unnamed(finding: &Diagnostic) -> bool {
     finding.key.is_none() && (finding.level == Level::Error || finding.code == Code::SYNTAX)
-}
-
-/// The document to keep; none if it may hold a Secret.
-fn keep(text: &str, content: RootContent, lines_before: u32) -> Option<SourceDocument> {
-    // Crude on purpose: a Secret may be too broken to have become an object.
-    if text.lines().any(|line| line.contains("kind") && line.contains("Secret")) {
-        return None;
-    }
-    Some(SourceDocument { lines_before, content, text: text.trim_end().into() })
 }
 
 /// The documents of a text with the number of lines before each, cut at `---` lines as the parser cuts them. Those
