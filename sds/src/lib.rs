@@ -8,12 +8,32 @@
 //! Invariants: a slot never loses working material to a worse one; no key leaves through `Debug`, a log or a dump; a
 //! handshake sees a certificate and its own key, never a mixed pair.
 
+mod chain;
 mod challenges;
+mod coverage;
+mod facts;
+mod findings;
+mod ledger;
 mod material;
+mod ocsp;
+mod offer;
+mod pem;
+mod problem;
+mod proof;
+mod revocation;
+mod signature;
 mod slot;
+mod status;
 mod store;
+mod time;
 
 pub use challenges::Challenges;
-pub use material::{CertificateMaterial, Content, MaterialError, RevocationLists, TrustMaterial};
+pub use facts::{CertificateFacts, Fingerprint, KeyKind, NotACertificate, SubjectName, Validity, WeakDigest};
+pub use ledger::SecretCounters;
+pub use material::{CertificateMaterial, Content, RevocationLists, TrustMaterial};
+pub use offer::{Offer, Payload, Place, Places, SourceKind};
+pub use problem::{Flaw, Found, MaterialError, Part, StapleFlaw};
 pub use slot::{Secret, SecretSlot};
-pub use store::{Offer, Payload, Place, Places, SecretStore, SourceKind};
+pub use status::{ContentKind, Refusal, SecretGauge, SecretState, SecretStatus};
+pub use store::SecretStore;
+pub use time::{Clock, Timestamp};
