@@ -65,6 +65,8 @@ impl Code {
     pub const SECRET_NOT_PERMITTED: Code = Code("TG0014");
     /// Something that works here and would not with Istio.
     pub const BEYOND_ISTIO: Code = Code("TG0015");
+    /// A certificate that an ACME authority did not issue or renew yet.
+    pub const CERTIFICATE_NOT_ISSUED: Code = Code("TG0016");
     /// Referenced object not found.
     pub const REFERENCE_NOT_FOUND: Code = Code("IST0101");
     /// The object breaks its schema or a rule that Istio's webhook rejects.
