@@ -115,6 +115,7 @@ fn explain_on(compilation: &Compilation, port: u16, request: &str, headers: &[(&
         method: method.into(),
         scheme: "http".into(),
         authority: authority.into(),
+        server_name: tidegate_snapshot::server_name_of(authority),
         target: format!("/{target}"),
         headers: map,
         port,

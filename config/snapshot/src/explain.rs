@@ -1,23 +1,33 @@
-//! Why a request goes where it goes: the selection functions run again, with everything written down.
+//! Why a request or a connection goes where it goes: the selection functions run again, with everything written down.
+
+mod connection;
 
 use http::HeaderMap;
 use serde::Serialize;
 use tidegate_core::Origin;
 
+pub use connection::{ExplainedFilterChain, ExplainedSecret, ExplainedTls, server_name_of};
+
 use crate::hints::hints;
 use crate::{
-    BadPath, Discovery, HeaderOperations, RequestView, Route, RouteAction, Snapshot, WeightedCluster,
+    BadPath, Discovery, HeaderOperations, ListenerProtocol, NetworkFilter, RequestView, Route, RouteAction, Snapshot,
     host_without_port, normalize,
 };
 
-/// A request to explain, as a client would send it.
+/// Servers of a TLS listener that are named.
+const MAX_SERVERS: usize = 20;
+
+/// A request to explain, as a client would send it; or a connection, of which only the fields down to the server name
+/// count.
 #[derive(Clone, Debug)]
 pub struct ExplainRequest {
     pub method: String,
-    /// `http` or `https`.
+    /// `http` or `https`; `tls` or `tcp` for a connection whose bytes are unknown.
     pub scheme: String,
     /// Host header, with its port if it is not the scheme's.
     pub authority: String,
+    /// What the client sends as SNI: see [`server_name_of`]. None if it sends none.
+    pub server_name: Option<String>,
     /// Origin form: path and query.
     pub target: String,
     pub headers: HeaderMap,
@@ -32,6 +42,8 @@ pub struct Explanation {
     pub request: ExplainedRequest,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listener: Option<ExplainedPart>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter_chain: Option<ExplainedFilterChain>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub virtual_host: Option<ExplainedVirtualHost>,
     /// Every route of the virtual host up to the one that was taken, in order of evaluation.
@@ -52,6 +64,10 @@ pub struct ExplainedRequest {
     /// Path and query after normalization.
     pub normalized: String,
     pub port: u16,
+    pub scheme: String,
+    /// SNI; none where there is no TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -113,6 +129,17 @@ pub enum Outcome {
     DirectResponse {
         status: u16,
     },
+    /// The bytes of the connection are forwarded.
+    #[serde(rename_all = "camelCase")]
+    Proxy {
+        clusters: Vec<ExplainedCluster>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        idle_timeout_ms: Option<u64>,
+    },
+    /// The connection is served; what its requests get is not asked.
+    Accepted {
+        reason: String,
+    },
     /// The gateway answers by itself because nothing fits.
     LocalReply {
         status: u16,
@@ -161,7 +188,7 @@ impl Snapshot {
             let named = port.checked_sub(8000).filter(|named| (1..1024).contains(named) && listens(*named));
             return if listens(port) { port } else { named.unwrap_or(port) };
         }
-        let default = if scheme == "https" { 443 } else { 80 };
+        let default = if matches!(scheme, "https" | "tls") { 443 } else { 80 };
         match self.listeners() {
             [only] if !listens(default) => only.port,
             _ => default,
@@ -179,8 +206,15 @@ impl Snapshot {
                 target: request.target.clone(),
                 normalized: String::new(),
                 port: request.port,
+                scheme: request.scheme.clone(),
+                server_name: if matches!(request.scheme.as_str(), "https" | "tls") {
+                    request.server_name.as_ref().map(|name| name.to_ascii_lowercase())
+                } else {
+                    None
+                },
             },
             listener: None,
+            filter_chain: None,
             virtual_host: None,
             tried: Vec::new(),
             outcome: Outcome::LocalReply {
@@ -199,18 +233,6 @@ impl Snapshot {
     fn explain_into(&self, request: &ExplainRequest, explanation: &mut Explanation) -> Outcome {
         let not_found =
             |reason: String| Outcome::LocalReply { status: 404, flags: "NR", details: "route_not_found", reason };
-        let normalized = match normalize(&request.target, self.mesh().path_normalization) {
-            Ok(normalized) => normalized.into_owned(),
-            Err(error @ (BadPath::Nul | BadPath::NotAbsolute)) => {
-                return Outcome::LocalReply {
-                    status: 400,
-                    flags: "-",
-                    details: "path_normalization_failed",
-                    reason: error.to_string(),
-                };
-            }
-        };
-        explanation.request.normalized.clone_from(&normalized);
         let Some(listener) = self.listeners().iter().find(|listener| listener.port == request.port) else {
             let ports: Vec<_> = self.listeners().iter().map(|listener| listener.port.to_string()).collect();
             return Outcome::LocalReply {
@@ -224,14 +246,36 @@ impl Snapshot {
                 ),
             };
         };
-        explanation.listener =
-            Some(ExplainedPart { name: listener.name.clone(), configured_at: places(&listener.sources) });
-        let Some(chain) = listener.select_filter_chain(None) else {
-            return not_found("no filter chain of the listener fits".into());
+        // A TLS port may have ten thousand servers; the one that counts is that of the filter chain.
+        let shown = if listener.protocol == ListenerProtocol::Tls { MAX_SERVERS } else { usize::MAX };
+        let sources = listener.sources.get(..shown).unwrap_or(&listener.sources);
+        explanation.listener = Some(ExplainedPart { name: listener.name.clone(), configured_at: places(sources) });
+        let chain = match self.explain_chain(listener, &request.scheme, explanation) {
+            Ok(chain) => chain,
+            Err(outcome) => return outcome,
         };
-        let Some(table) = chain.route_table() else {
-            return not_found(format!("{} proxies TCP and knows no requests", chain.name));
+        if matches!(request.scheme.as_str(), "tls" | "tcp") {
+            return self.explain_bytes(chain);
+        }
+        let table = match &chain.filter {
+            NetworkFilter::Http(table) => table,
+            NetworkFilter::Tcp(proxy) => return self.explain_proxy(proxy),
         };
+        let normalized = match normalize(&request.target, self.mesh().path_normalization) {
+            Ok(normalized) => normalized.into_owned(),
+            Err(error @ (BadPath::Nul | BadPath::NotAbsolute)) => {
+                return Outcome::LocalReply {
+                    status: 400,
+                    flags: "-",
+                    details: "path_normalization_failed",
+                    reason: error.to_string(),
+                };
+            }
+        };
+        explanation.request.normalized.clone_from(&normalized);
+        if let Some(outcome) = connection::misdirection(listener, chain, &request.authority) {
+            return outcome;
+        }
         let Some(host) = table.select_virtual_host(&explanation.request.host) else {
             return not_found(format!("no virtual host of {} has the host", table.name));
         };
@@ -289,7 +333,11 @@ impl Snapshot {
                     .iter()
                     .map(|weighted| {
                         let percent = if single { 100.0 } else { f64::from(weighted.weight) * 100.0 / total as f64 };
-                        self.explained_cluster(weighted, percent)
+                        ExplainedCluster {
+                            request_headers: weighted.request_headers.clone(),
+                            response_headers: weighted.response_headers.clone(),
+                            ..self.explained_cluster(weighted.cluster.name(), percent)
+                        }
                     })
                     .collect();
                 let path = match &forward.path_rewrite {
@@ -311,8 +359,7 @@ impl Snapshot {
         }
     }
 
-    fn explained_cluster(&self, weighted: &WeightedCluster, percent: f64) -> ExplainedCluster {
-        let name = &**weighted.cluster.name();
+    fn explained_cluster(&self, name: &str, percent: f64) -> ExplainedCluster {
         let cluster = self.cluster_index(name).and_then(|index| self.cluster(index));
         let endpoints = match cluster.map(|cluster| &cluster.discovery) {
             None => Vec::new(),
@@ -343,8 +390,8 @@ impl Snapshot {
             found: cluster.is_some(),
             endpoints,
             configured_at: cluster.map(|cluster| places(&cluster.sources)).unwrap_or_default(),
-            request_headers: weighted.request_headers.clone(),
-            response_headers: weighted.response_headers.clone(),
+            request_headers: HeaderOperations::default(),
+            response_headers: HeaderOperations::default(),
         }
     }
 }

@@ -17,7 +17,7 @@ const MAX_ROUTES: usize = 2;
 pub(crate) fn hints(snapshot: &Snapshot, explanation: &Explanation) -> Vec<String> {
     let mut hints = Vec::new();
     match &explanation.outcome {
-        Outcome::Forward { clusters, .. } => {
+        Outcome::Forward { clusters, .. } | Outcome::Proxy { clusters, .. } => {
             for cluster in clusters {
                 if !cluster.found {
                     hints.push(format!(
@@ -33,6 +33,21 @@ pub(crate) fn hints(snapshot: &Snapshot, explanation: &Explanation) -> Vec<Strin
                 }
             }
         }
+        Outcome::LocalReply { details: "misdirected_request", .. } => hints.push(
+            "a client that opens a connection for that host gets its server; what reuses connections for hosts of \
+             other servers (HTTP/2 with one certificate for all) gets 421 and opens one"
+                .into(),
+        ),
+        Outcome::LocalReply { details: "filter_chain_not_found", .. } => no_filter_chain(snapshot, explanation, &mut hints),
+        Outcome::LocalReply { details: "no_route", .. } => hints.push(
+            "a VirtualService that names the Gateway must bring a rule for it: `tcp` where TLS is terminated or absent, \
+             `tls` with `sniHosts` where it is passed through"
+                .into(),
+        ),
+        Outcome::LocalReply { details: "tls_error", .. } => {
+            let other = if explanation.request.server_name.is_some() { "http" } else { "https" };
+            hints.push(format!("explain {other}://, or another port with --port"));
+        }
         Outcome::LocalReply { .. } => {
             if explanation.virtual_host.is_none() {
                 no_virtual_host(snapshot, explanation, &mut hints);
@@ -46,7 +61,7 @@ pub(crate) fn hints(snapshot: &Snapshot, explanation: &Explanation) -> Vec<Strin
                 nearest_route(explanation, &mut hints);
             }
         }
-        Outcome::Redirect { .. } | Outcome::DirectResponse { .. } => {}
+        Outcome::Redirect { .. } | Outcome::DirectResponse { .. } | Outcome::Accepted { .. } => {}
     }
     hints
 }
@@ -93,6 +108,23 @@ fn no_virtual_host(snapshot: &Snapshot, explanation: &Explanation, hints: &mut V
     if let Some((_, domain, port)) = best {
         hints.push(format!("the most similar host is `{domain}` (port {port})"));
     }
+}
+
+/// The server name that is most like the one that nobody has.
+fn no_filter_chain(snapshot: &Snapshot, explanation: &Explanation, hints: &mut Vec<String>) {
+    let Some(asked) = &explanation.request.server_name else {
+        hints.push("clients send no server name for an IP address; a server with the host `*` would take them".into());
+        return;
+    };
+    let listeners = snapshot.listeners().iter().filter(|listener| listener.port == explanation.request.port);
+    let names = listeners.flat_map(|listener| listener.filter_chains()).flat_map(|chain| &chain.server_names);
+    let likeness = |name: &str| strsim::jaro_winkler(asked, name);
+    let scored = names.take(MAX_COMPARED).map(|name| (likeness(name.as_str()), name));
+    let best = scored.filter(|(likeness, _)| *likeness >= LIKENESS).max_by(|(a, _), (b, _)| a.total_cmp(b));
+    if let Some((_, name)) = best {
+        hints.push(format!("the most similar server name is `{name}`"));
+    }
+    hints.push("a server of a Gateway must have the host, or a wildcard over it (`tidegate validate -x` tells of servers that were left out)".into());
 }
 
 /// Routes that something other than the path kept away, which is what one most often overlooks.

@@ -29,7 +29,9 @@ pub use cluster::{
     Cluster, DestinationService, Discovery, DnsTarget, Endpoint, EndpointAddress, Health, LoadBalancing, Locality,
     UpstreamProtocol, Workload,
 };
-pub use explain::{ExplainRequest, Explanation, TriedRoute};
+pub use explain::{
+    ExplainRequest, ExplainedFilterChain, ExplainedSecret, ExplainedTls, Explanation, TriedRoute, server_name_of,
+};
 pub use format::{Facts, FormatError, HeaderField, HeaderOperand, Operator, Part, Template, TimeFormat};
 pub use listener::{FilterChain, Listener, ListenerProtocol, NetworkFilter};
 pub use matching::{HeaderMatch, Mismatch, PathMatch, Pattern, PatternError, QueryMatch, RouteMatch, StringMatch};

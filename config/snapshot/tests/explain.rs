@@ -87,6 +87,7 @@ fn explain(authority: &str, target: &str, port: u16) -> (Explanation, serde_json
         method: "GET".into(),
         scheme: "http".into(),
         authority: authority.into(),
+        server_name: tidegate_snapshot::server_name_of(authority),
         target: target.into(),
         headers: HeaderMap::new(),
         port,
