@@ -13,6 +13,7 @@ use crate::local_reply::{LocalReply, ResetReason};
 use crate::request_context::RequestContext;
 use crate::retry::{self, RETRIABLE_GRPC_STATUS};
 use crate::telemetry::ResponseFlags;
+use crate::upstream::TransportFailure;
 
 /// Interim answers (1xx) of one request that are passed on.
 const MAX_INTERIM: u32 = 100;
@@ -199,8 +200,11 @@ fn is_protocol_error(error: &Error) -> bool {
     h2_error(error).is_some_and(|error| error.is_library())
 }
 
-/// What the operating system said, in Envoy's words.
+/// What the operating system or TLS said, in Envoy's words.
 fn transport_failure(error: &Error) -> String {
+    if let Some(failure) = error.root_cause().downcast_ref::<TransportFailure>() {
+        return failure.to_string();
+    }
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error.root_cause());
     while let Some(it) = cause {
         if let Some(error) = it.downcast_ref::<std::io::Error>() {
@@ -216,7 +220,7 @@ fn transport_failure(error: &Error) -> String {
 }
 
 /// `Connection refused (os error 111)` without the number.
-fn plain(error: &std::io::Error) -> String {
+pub(crate) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
         Some(at) => text[..at].to_owned(),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::RandomState;
 use http::Version;
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::{HttpPeer, Tracer, Tracing};
@@ -14,10 +15,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::local_reply::LocalReply;
 use crate::request_context::RequestContext;
-use crate::upstream::{ConnectionGuard, HostState};
+use crate::edge;
+use crate::upstream::{ClusterTls, ConnectionGuard, HostState, Target, TransportFailure};
 
 /// An idle connection is kept this long; backends that keep theirs for a minute, as many do, close after us.
-const IDLE: Duration = Duration::from_secs(55);
+pub(crate) const IDLE: Duration = Duration::from_secs(55);
 /// Requests that share one HTTP/2 connection; one more opens another connection.
 const MAX_STREAMS: usize = 100;
 /// Flow control towards us: what a slow client may leave in our memory of one answer, and of one connection's.
@@ -29,11 +31,16 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 const SHORT_BODY: usize = 32 * 1024;
 const SHORT_WAIT: Duration = Duration::from_millis(60);
 
-/// The peer for the host that was picked, which may take `stall` to read what it is sent.
+/// The peer for the host that was picked, which may take `stall` to read what it is sent. `hashes` makes the pools' keys.
 ///
 /// # Errors
 /// The answer is in the context: there is no host, or no time left.
-pub(crate) fn build(session: &mut Session, context: &mut RequestContext, stall: Duration) -> Result<Box<HttpPeer>> {
+pub(crate) fn build(
+    session: &mut Session,
+    context: &mut RequestContext,
+    stall: Duration,
+    hashes: &RandomState,
+) -> Result<Box<HttpPeer>> {
     let (Some(cluster), Some(host)) = (context.cluster.clone(), context.host().cloned()) else {
         context.reply = Some(LocalReply::NO_HEALTHY_UPSTREAM);
         return Error::e_explain(ErrorType::ConnectError, "no host");
@@ -45,6 +52,11 @@ pub(crate) fn build(session: &mut Session, context: &mut RequestContext, stall: 
     };
     // An upgrade is HTTP/1's; HTTP/2 has no room for it.
     let http2 = http2 && !session.is_upgrade_req();
+    let target = match cluster.tls() {
+        Some(tls) => Some(secure(session, tls, &host, http2)?),
+        None => None,
+    };
+    context.pool_key = target.as_ref().map(|target| target.key().clone());
     let mut peer = match host.address() {
         EndpointAddress::Socket(address) => HttpPeer::new(address, false, String::new()),
         EndpointAddress::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?,
@@ -66,15 +78,32 @@ pub(crate) fn build(session: &mut Session, context: &mut RequestContext, stall: 
     options.read_timeout = remaining.filter(|_| session.is_http2());
     // While Pingora sends a body over HTTP/1 it does not look for an answer. A backend that has answered and reads no
     // more would hold the request for ever; after this time its answer is passed on.
-    options.write_timeout = Some(stall).filter(|_| !http2 && !session.is_upgrade_req());
+    // (With TLS it is the same over HTTP/2.)
+    options.write_timeout = Some(stall).filter(|_| (!http2 || target.is_some()) && !session.is_upgrade_req());
     if http2 {
         options.set_http_version(2, 2);
         options.max_h2_streams = MAX_STREAMS;
         options.h2_stream_window_size = Some(STREAM_WINDOW);
         options.h2_connection_window_size = Some(CONNECTION_WINDOW);
     }
-    options.tracer = Some(Tracer(Box::new(ConnectionCount::new(host))));
+    match target {
+        Some(target) => target.attach(&mut peer, hashes),
+        None => options.tracer = Some(Tracer(Box::new(ConnectionCount::new(host)))),
+    }
     Ok(Box::new(peer))
+}
+
+/// What a connection that is secured must be.
+///
+/// # Errors
+/// A secret is missing, or there is no name to verify.
+fn secure(session: &Session, tls: &ClusterTls, host: &Arc<HostState>, http2: bool) -> Result<Target> {
+    let authority = edge::authority(session.req_header());
+    let target = || Ok(Target::new(host.clone(), tls.trust()?, tls.server_name(Some(authority))?, http2));
+    target().map_err(|failure: TransportFailure| {
+        host.connect_failed();
+        Error::because(ErrorType::TLSHandshakeFailure, "before connecting", failure).into_up()
+    })
 }
 
 /// Waits for a short body of an HTTP/2 request that has a timeout, as every unary call's is.

@@ -20,6 +20,7 @@ mod node;
 mod reload;
 mod scrape;
 mod series;
+mod tcp;
 
 pub(crate) use access_log::{AccessLogSink, AccessLogger, LogCounters};
 pub(crate) use destination::{Destination, Destinations};
@@ -28,3 +29,4 @@ pub(crate) use flags::ResponseFlags;
 pub(crate) use listener::{ListenerMetrics, ParseError};
 pub(crate) use metrics::{GrpcStatus, Metrics, RequestOutcome, RequestProtocol};
 pub use node::NodeInfo;
+pub(crate) use tcp::TcpCounters;

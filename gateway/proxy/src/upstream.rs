@@ -1,24 +1,31 @@
 //! Where requests go: clusters at run time, their endpoints, and the choice of one endpoint.
 //!
-//! It owns what survives a Snapshot (active requests and counters by address, DNS answers, cursors) and the load
-//! balancing over it. It does not connect, pool or speak any protocol.
+//! It owns what survives a Snapshot (active requests and counters by address, DNS answers, cursors, what TLS was set up
+//! with), the load balancing over it, and connections with TLS. Plaintext connections of HTTP are Pingora's.
 //!
 //! Invariants: choosing an endpoint takes no lock and allocates nothing; an address that stays in its cluster keeps its
-//! counters whatever else is swapped; a DNS answer touches its own cluster only; nothing outlives its last handle.
+//! counters whatever else is swapped; a DNS answer touches its own cluster only; nothing outlives its last handle; no
+//! connection serves requests of different trust.
 
 mod balance;
 mod cluster;
+mod connector;
 mod dns;
 mod endpoint_set;
 mod host;
 mod registry;
 mod resolver;
+mod socket;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tls;
 
 pub(crate) use cluster::ClusterHandle;
+pub(crate) use connector::{PoolKey, Target, TlsConnector, check};
 pub(crate) use host::{ClusterTotals, ConnectionGuard, ConnectionOrigin, HostId, HostState, PickedHost};
 pub(crate) use registry::ClusterRegistry;
 pub use resolver::DnsOptions;
+pub(crate) use socket::Socket;
 pub use status::{ClusterStatus, DnsStatus, EndpointStatus};
+pub(crate) use tls::{ClusterTls, SystemRoots, TlsResources, TransportFailure};

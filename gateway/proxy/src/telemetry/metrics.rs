@@ -10,11 +10,15 @@ use super::destination::DestinationNames;
 use super::exposition::label;
 use super::reload::Reloads;
 use super::series::{SeriesKey, SeriesTable};
+use super::tcp::{TcpCounters, TcpTable};
 use super::{Destination, Destinations, ListenerMetrics, LogCounters, NodeInfo, ResponseFlags};
 
 /// Label sets of request metrics that one gateway keeps. Beyond it requests are counted in
 /// `tidegate_metrics_overflow_total` only.
 const MAX_SERIES: usize = 16_384;
+
+/// The same for connections: beyond it they are counted in `tidegate_tcp_metrics_overflow_total` only.
+const MAX_TCP_SERIES: usize = 16_384;
 
 /// All metrics of one gateway.
 #[derive(Debug)]
@@ -23,6 +27,7 @@ pub(crate) struct Metrics {
     /// `reporter` and the `source_` labels.
     source_labels: String,
     pub(super) series: Arc<SeriesTable>,
+    pub(super) tcp: TcpTable,
     pub(super) listeners: Mutex<BTreeMap<Arc<str>, Weak<ListenerMetrics>>>,
     pub(super) reloads: Mutex<Reloads>,
     pub(super) log: Arc<LogCounters>,
@@ -75,6 +80,7 @@ impl Metrics {
             destinations: Arc::default(),
             source_labels: source_labels(&node.workload()),
             series: Arc::new(SeriesTable::new(MAX_SERIES)),
+            tcp: TcpTable::new(MAX_TCP_SERIES),
             listeners: Mutex::default(),
             reloads: Mutex::default(),
             log: Arc::default(),
@@ -113,6 +119,12 @@ impl Metrics {
         });
     }
 
+    /// The counters of TCP connections to `destination` that have `flags`, to be held while a connection adds to them.
+    /// Takes a lock.
+    pub(crate) fn tcp(&self, destination: &Arc<Destination>, flags: ResponseFlags) -> Arc<TcpCounters> {
+        self.tcp.counters(destination, flags)
+    }
+
     /// The counters of a listener: those that exist under its name, or new ones.
     pub(crate) fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
         let mut listeners = self.listeners.lock();
@@ -130,6 +142,7 @@ impl Metrics {
     pub(crate) fn config_published(&self, hash: SnapshotHash) {
         self.reloads.lock().succeeded(hash, SystemTime::now());
         self.series.sweep(Instant::now());
+        self.tcp.sweep(Instant::now());
     }
 
     /// The sources were read again and say the same.
@@ -142,8 +155,33 @@ impl Metrics {
         self.reloads.lock().failed();
     }
 
-    /// All labels in Istio's order.
+    /// All labels of requests in Istio's order.
     pub(super) fn labels(&self, key: &SeriesKey, names: &DestinationNames) -> String {
+        let mut out = self.ends(names);
+        let (protocol, status) = match key.protocol {
+            RequestProtocol::Http => ("http", String::new()),
+            RequestProtocol::Grpc(status) => ("grpc", status.map_or_else(String::new, |status| status.0.to_string())),
+        };
+        label(&mut out, "request_protocol", protocol);
+        label(&mut out, "response_code", &key.code.to_string());
+        label(&mut out, "grpc_response_status", &status);
+        label(&mut out, "response_flags", &key.flags.to_string());
+        // Only the side that terminates a connection can say whether it was mutual TLS.
+        label(&mut out, "connection_security_policy", "unknown");
+        out
+    }
+
+    /// All labels of TCP connections in Istio's order.
+    pub(super) fn tcp_labels(&self, flags: ResponseFlags, names: &DestinationNames) -> String {
+        let mut out = self.ends(names);
+        label(&mut out, "request_protocol", "tcp");
+        label(&mut out, "response_flags", &flags.to_string());
+        label(&mut out, "connection_security_policy", "unknown");
+        out
+    }
+
+    /// Labels of the source and the destination.
+    fn ends(&self, names: &DestinationNames) -> String {
         let mut out = String::with_capacity(1024);
         out.push_str(&self.source_labels);
         let nothing = Workload::default();
@@ -163,16 +201,6 @@ impl Metrics {
         ] {
             label(&mut out, name, known(value));
         }
-        let (protocol, status) = match key.protocol {
-            RequestProtocol::Http => ("http", String::new()),
-            RequestProtocol::Grpc(status) => ("grpc", status.map_or_else(String::new, |status| status.0.to_string())),
-        };
-        label(&mut out, "request_protocol", protocol);
-        label(&mut out, "response_code", &key.code.to_string());
-        label(&mut out, "grpc_response_status", &status);
-        label(&mut out, "response_flags", &key.flags.to_string());
-        // Only the side that terminates a connection can say whether it was mutual TLS.
-        label(&mut out, "connection_security_policy", "unknown");
         out
     }
 }

@@ -9,6 +9,7 @@ use super::endpoint_set::EndpointSet;
 use super::host::{ClusterTotals, HostCounters, HostRecord, HostState};
 use super::registry::Identities;
 use super::status::{ClusterStatus, DnsStatus, EndpointStatus};
+use super::tls::{ClusterTls, TlsResources};
 use super::{HostId, PickedHost};
 use crate::telemetry::{Destination, Destinations};
 
@@ -22,7 +23,7 @@ pub(super) struct ClusterRuntime {
     departed: Mutex<ClusterTotals>,
     /// Sorted by address; hosts that nobody holds any more are forgotten later. Touched by the control plane only.
     records: Mutex<Vec<(EndpointAddress, Weak<HostRecord>)>>,
-    /// The latest static set and the latest DNS discovery, to be taken over by the next Snapshot if they are the same.
+    /// The latest static set, DNS discovery and TLS, to be taken over by the next Snapshot if they are the same.
     latest: Mutex<Latest>,
 }
 
@@ -30,6 +31,7 @@ pub(super) struct ClusterRuntime {
 pub(super) struct Latest {
     pub(super) set: Weak<EndpointSet>,
     pub(super) dns: Weak<DnsDiscovery>,
+    pub(super) tls: Weak<ClusterTls>,
 }
 
 impl ClusterRuntime {
@@ -76,6 +78,19 @@ impl ClusterRuntime {
                 record
             })
             .collect()
+    }
+
+    /// TLS as `cluster` has it, which is the latest one if nothing changed.
+    pub(super) fn tls(&self, cluster: &Cluster, resources: &TlsResources) -> Option<Arc<ClusterTls>> {
+        let tls = cluster.tls.as_ref()?;
+        let host = &cluster.service.host;
+        let mut latest = self.latest.lock();
+        if let Some(own) = latest.tls.upgrade().filter(|own| own.is(tls, host)) {
+            return Some(own);
+        }
+        let own = Arc::new(ClusterTls::new(tls.clone(), host, resources.clone(), self.identities.clone()));
+        latest.tls = Arc::downgrade(&own);
+        Some(own)
     }
 
     /// Takes the counts of a host that is gone.
@@ -136,6 +151,7 @@ pub(crate) struct ClusterHandle {
     runtime: Arc<ClusterRuntime>,
     destination: Arc<Destination>,
     endpoints: Endpoints,
+    tls: Option<Arc<ClusterTls>>,
 }
 
 impl ClusterHandle {
@@ -144,8 +160,9 @@ impl ClusterHandle {
         runtime: Arc<ClusterRuntime>,
         destination: Arc<Destination>,
         endpoints: Endpoints,
+        tls: Option<Arc<ClusterTls>>,
     ) -> Self {
-        Self { cluster, runtime, destination, endpoints }
+        Self { cluster, runtime, destination, endpoints, tls }
     }
 
     pub(crate) fn cluster(&self) -> &Arc<Cluster> {
@@ -173,6 +190,11 @@ impl ClusterHandle {
             Endpoints::Pinned(set) => pick(set),
             Endpoints::Live(dns) => pick(&dns.set()),
         }
+    }
+
+    /// How connections are secured; none if they are not.
+    pub(crate) fn tls(&self) -> Option<&Arc<ClusterTls>> {
+        self.tls.as_ref()
     }
 
     /// How many hosts could be chosen now.

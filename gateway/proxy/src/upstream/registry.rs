@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 use ahash::AHashMap;
 use futures::future;
 use parking_lot::Mutex;
+use tidegate_sds::SecretStore;
 use tidegate_snapshot::{Cluster, Discovery, Snapshot};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
@@ -12,6 +13,7 @@ use super::ClusterHandle;
 use super::cluster::{ClusterRuntime, Endpoints};
 use super::dns::DnsDiscovery;
 use super::resolver::{DnsOptions, Resolver};
+use super::tls::TlsResources;
 use crate::telemetry::Destinations;
 
 /// Source of identities that are never used twice.
@@ -33,6 +35,7 @@ pub(crate) struct ClusterRegistry {
     identities: Arc<Identities>,
     destinations: Arc<Destinations>,
     resolver: Arc<Resolver>,
+    tls: TlsResources,
     control: Handle,
 }
 
@@ -45,8 +48,15 @@ impl ClusterRegistry {
             identities: Arc::default(),
             destinations,
             resolver: Arc::new(Resolver::new(dns)),
+            tls: TlsResources { secrets: Arc::default(), system_roots: Arc::default() },
             control,
         }
+    }
+
+    /// The registry with another store than an empty one to ask for what clusters name.
+    pub(crate) fn with_secrets(mut self, secrets: Arc<SecretStore>) -> Self {
+        self.tls.secrets = secrets;
+        self
     }
 
     #[cfg(test)]
@@ -92,7 +102,8 @@ impl ClusterRegistry {
                 &self.control,
             )),
         };
-        ClusterHandle::new(cluster.clone(), runtime, destination, endpoints)
+        let tls = runtime.tls(cluster, &self.tls);
+        ClusterHandle::new(cluster.clone(), runtime, destination, endpoints, tls)
     }
 
     /// Waits until every DNS cluster of `handles` has endpoints or has failed to get some, but not beyond `deadline`.
