@@ -89,9 +89,9 @@ impl Managed {
         (pair.dns_names == self.request.dns_names && *directory == self.request.directory).then_some(pair)
     }
 
-    /// When the next order is due; none if never or if something is under way.
+    /// When the next order is due; none if never or if one is under way.
     pub(crate) fn next_attempt(&self) -> Option<SystemTime> {
-        if self.flaw.is_some() || self.running.is_some() {
+        if self.flaw.is_some() || matches!(self.running, Some((Job::Issue, _))) {
             return None;
         }
         let due = match self.fitting() {

@@ -384,7 +384,7 @@ impl Owner {
     fn start_due(&mut self) {
         let now = self.now();
         let mut due: Vec<(SystemTime, SecretName, Job)> = Vec::new();
-        for (name, managed) in &self.managed {
+        for (name, managed) in self.managed.iter().filter(|(_, managed)| managed.running.is_none()) {
             if let Some(at) = managed.next_attempt().filter(|at| *at <= now) {
                 due.push((at, name.clone(), Job::Issue));
             } else if let Some(at) = managed.next_window().filter(|at| *at <= now) {
@@ -463,8 +463,9 @@ impl Owner {
         findings.extend(statuses.iter().filter_map(|status| status.finding(now)));
         for managed in self.managed.values() {
             if let Some(longest) = managed.capped_renew_before() {
-                let longest = humantime::format_duration(Duration::from_secs(longest.as_secs()));
-                let message = format!("renewBefore is longer than the certificate lives; {longest} is used");
+                let longest = longest.as_secs() / 3600;
+                let message =
+                    format!("renewBefore is longer than most of the certificate's life; {longest} hours are used");
                 let mut finding = Diagnostic::warning(Code::IGNORED, managed.request.origin.clone(), message);
                 finding.key.clone_from(&managed.request.key);
                 findings.push(finding);

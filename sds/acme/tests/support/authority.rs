@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// An answer that a fault gives in place of the real one.
 #[derive(Clone, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// A problem document with a type, and `Retry-After`.
     Problem(u16, &'static str, &'static str, Option<&'static str>),
     /// What a proxy in between would send.
@@ -45,7 +45,7 @@ struct Order {
 
 /// What the authority has seen, and how it is to behave.
 #[derive(Default)]
-pub struct Books {
+pub(crate) struct Books {
     /// Public keys of accounts, in the order of their registration.
     accounts: Vec<String>,
     contacts: BTreeMap<usize, Value>,
@@ -61,10 +61,10 @@ pub struct Books {
     requests: u64,
 }
 
-pub struct Authority {
-    pub url: String,
+pub(crate) struct Authority {
+    pub(crate) url: String,
     /// PEM file that vouches for the authority's own TLS.
-    pub roots: PathBuf,
+    pub(crate) roots: PathBuf,
     books: Arc<Mutex<Books>>,
     hold: watch::Sender<bool>,
     held: watch::Receiver<u64>,
@@ -87,7 +87,7 @@ struct Shared {
 
 impl Authority {
     /// Without a store every challenge is believed.
-    pub async fn start(store: Option<Arc<SecretStore>>) -> Self {
+    pub(crate) async fn start(store: Option<Arc<SecretStore>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (tls, roots) = own_tls(folder.path());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -140,47 +140,47 @@ impl Authority {
     }
 
     /// Nobody answers any more.
-    pub async fn go_down(&mut self) {
+    pub(crate) async fn go_down(&mut self) {
         self.tasks.shutdown().await;
     }
 
-    pub async fn come_back(&mut self) {
+    pub(crate) async fn come_back(&mut self) {
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
         self.serve(listener);
     }
 
     /// The next requests whose path begins so get these answers, one each.
-    pub fn fail(&self, path: &'static str, fault: Fault) {
+    pub(crate) fn fail(&self, path: &'static str, fault: Fault) {
         self.books.lock().faults.push_back((path, fault));
     }
 
     /// Certificates begin at this time and live so long.
-    pub fn issue_at(&self, now: SystemTime, lifetime: Duration) {
+    pub(crate) fn issue_at(&self, now: SystemTime, lifetime: Duration) {
         let mut books = self.books.lock();
         books.now = Some(now);
         books.lifetime = lifetime;
     }
 
     /// Renewal information is offered and suggests this window.
-    pub fn suggest(&self, start: SystemTime, end: SystemTime) {
+    pub(crate) fn suggest(&self, start: SystemTime, end: SystemTime) {
         self.books.lock().window = Some((start, end));
     }
 
-    pub fn misname(&self, names: &[&str]) {
+    pub(crate) fn misname(&self, names: &[&str]) {
         self.books.lock().misnames = Some(names.iter().map(|&name| name.to_owned()).collect());
     }
 
     /// From now on challenges are not validated until [`Authority::release`].
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.hold.send_replace(true);
     }
 
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.hold.send_replace(false);
     }
 
     /// Waits until so many challenges have been held since the start.
-    pub async fn challenged(&self, times: u64) {
+    pub(crate) async fn challenged(&self, times: u64) {
         let mut held = self.held.clone();
         tokio::time::timeout(super::PATIENCE, held.wait_for(|held| *held >= times))
             .await
@@ -188,24 +188,24 @@ impl Authority {
             .unwrap();
     }
 
-    pub fn accounts(&self) -> usize {
+    pub(crate) fn accounts(&self) -> usize {
         self.books.lock().accounts.len()
     }
 
-    pub fn contacts(&self) -> Vec<Value> {
+    pub(crate) fn contacts(&self) -> Vec<Value> {
         self.books.lock().contacts.values().cloned().collect()
     }
 
-    pub fn orders(&self) -> usize {
+    pub(crate) fn orders(&self) -> usize {
         self.books.lock().orders.len()
     }
 
-    pub fn requests(&self) -> u64 {
+    pub(crate) fn requests(&self) -> u64 {
         self.books.lock().requests
     }
 
     /// What each order says that it replaces.
-    pub fn replaced(&self) -> Vec<bool> {
+    pub(crate) fn replaced(&self) -> Vec<bool> {
         self.books.lock().orders.iter().map(|order| order.replaces.is_some()).collect()
     }
 }

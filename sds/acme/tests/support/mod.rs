@@ -1,8 +1,8 @@
 //! What the tests of the issuer share: a clock that is moved, awaiting what the issuer tells, authorities to talk to.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-pub mod authority;
-pub mod responder;
+pub(crate) mod authority;
+pub(crate) mod responder;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,25 +16,25 @@ use tidegate_sds::{CertificateMaterial, Content, SecretStore};
 use tokio::sync::watch;
 
 /// Nothing that is awaited takes so long unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(90);
-pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-pub const HOUR: Duration = Duration::from_secs(60 * 60);
-pub const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 /// A clock that stands until it is moved.
 #[derive(Clone)]
-pub struct ManualClock(Arc<watch::Sender<SystemTime>>);
+pub(crate) struct ManualClock(Arc<watch::Sender<SystemTime>>);
 
 impl ManualClock {
-    pub fn at(time: SystemTime) -> Self {
+    pub(crate) fn at(time: SystemTime) -> Self {
         Self(Arc::new(watch::Sender::new(time)))
     }
 
-    pub fn set(&self, time: SystemTime) {
+    pub(crate) fn set(&self, time: SystemTime) {
         self.0.send_replace(time);
     }
 
-    pub fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         self.0.send_modify(|time| *time += by);
     }
 }
@@ -54,20 +54,20 @@ impl Clock for ManualClock {
     }
 }
 
-pub fn days_ago(days: u32) -> SystemTime {
+pub(crate) fn days_ago(days: u32) -> SystemTime {
     SystemTime::now() - DAY * days
 }
 
-pub fn options(clock: &ManualClock) -> IssuerOptions {
+pub(crate) fn options(clock: &ManualClock) -> IssuerOptions {
     IssuerOptions { clock: Arc::new(clock.clone()), ..IssuerOptions::default() }
 }
 
-pub fn name(name: &str) -> SecretName {
+pub(crate) fn name(name: &str) -> SecretName {
     SecretName::kubernetes("ns", name)
 }
 
 /// `AcmeCertificate ns/<credential>` for one host.
-pub fn request(credential: &str, host: &str, directory: &str, roots: &Path) -> CertificateRequest {
+pub(crate) fn request(credential: &str, host: &str, directory: &str, roots: &Path) -> CertificateRequest {
     CertificateRequest {
         name: name(credential),
         dns_names: vec![host.to_owned()],
@@ -83,7 +83,7 @@ pub fn request(credential: &str, host: &str, directory: &str, roots: &Path) -> C
 }
 
 /// Waits until the issuer tells what is looked for.
-pub async fn told(issuer: &Issuer, what: &str, found: impl Fn(&Report) -> bool) -> Arc<Report> {
+pub(crate) async fn told(issuer: &Issuer, what: &str, found: impl Fn(&Report) -> bool) -> Arc<Report> {
     let mut reports = issuer.subscribe();
     match tokio::time::timeout(PATIENCE, reports.wait_for(|report| found(report))).await {
         Ok(report) => report.unwrap().clone(),
@@ -92,7 +92,7 @@ pub async fn told(issuer: &Issuer, what: &str, found: impl Fn(&Report) -> bool) 
 }
 
 /// Waits until a certificate is in a state, and gives its status.
-pub async fn state(issuer: &Issuer, credential: &str, state: CertificateState) -> CertificateStatus {
+pub(crate) async fn state(issuer: &Issuer, credential: &str, state: CertificateState) -> CertificateStatus {
     let wanted = name(credential);
     let of = |report: &Report| report.statuses.iter().find(|status| status.name == wanted).cloned();
     let what = format!("{credential} {}", state.as_str());
@@ -101,7 +101,7 @@ pub async fn state(issuer: &Issuer, credential: &str, state: CertificateState) -
 }
 
 /// Waits until a certificate that this process ordered serves.
-pub async fn issued(issuer: &Issuer, credential: &str) -> CertificateStatus {
+pub(crate) async fn issued(issuer: &Issuer, credential: &str) -> CertificateStatus {
     let wanted = name(credential);
     let of = |report: &Report| report.statuses.iter().find(|status| status.name == wanted).cloned();
     let done = |status: CertificateStatus| status.state == CertificateState::Issued && status.issued_at.is_some();
@@ -109,7 +109,7 @@ pub async fn issued(issuer: &Issuer, credential: &str) -> CertificateStatus {
     of(&report).unwrap()
 }
 
-pub fn with_certificate<T>(
+pub(crate) fn with_certificate<T>(
     store: &SecretStore,
     credential: &str,
     read: impl Fn(&CertificateMaterial) -> T,
@@ -122,12 +122,12 @@ pub fn with_certificate<T>(
 }
 
 /// DER of the leaf that serves.
-pub fn leaf(store: &SecretStore, credential: &str) -> Option<Vec<u8>> {
+pub(crate) fn leaf(store: &SecretStore, credential: &str) -> Option<Vec<u8>> {
     with_certificate(store, credential, |material| material.chain()[0].to_vec())
 }
 
 /// DNS names of the leaf that serves.
-pub fn names_of(store: &SecretStore, credential: &str) -> Vec<String> {
+pub(crate) fn names_of(store: &SecretStore, credential: &str) -> Vec<String> {
     use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
     let leaf = leaf(store, credential).expect("a certificate");
     let (_, parsed) = X509Certificate::from_der(&leaf).unwrap();
@@ -140,7 +140,7 @@ pub fn names_of(store: &SecretStore, credential: &str) -> Vec<String> {
 }
 
 /// Every file below a folder with its text.
-pub fn files(folder: &Path) -> Vec<(String, String)> {
+pub(crate) fn files(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
@@ -155,14 +155,14 @@ pub fn files(folder: &Path) -> Vec<(String, String)> {
 }
 
 /// The one file of a shelf of the state directory.
-pub fn only_file(state: &Path, shelf: &str) -> (String, String) {
+pub(crate) fn only_file(state: &Path, shelf: &str) -> (String, String) {
     let mut files = files(&state.join(shelf));
     assert_eq!(files.len(), 1, "{shelf}: {:?}", files.iter().map(|(name, _)| name).collect::<Vec<_>>());
     files.remove(0)
 }
 
 /// A text field of the first line of a state file.
-pub fn head_field(text: &str, field: &str) -> String {
+pub(crate) fn head_field(text: &str, field: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let head: serde_json::Value = serde_json::from_str(line).expect("the first line of a state file is JSON");
     head[field].as_str().unwrap_or_default().to_owned()

@@ -12,15 +12,15 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 /// Listens on loopback until it is dropped.
-pub struct Responder {
-    pub http: SocketAddr,
-    pub tls: SocketAddr,
+pub(crate) struct Responder {
+    pub(crate) http: SocketAddr,
+    pub(crate) tls: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
 impl Responder {
     /// `http_port` of zero takes any.
-    pub async fn start(store: &Arc<SecretStore>, http_port: u16) -> Self {
+    pub(crate) async fn start(store: &Arc<SecretStore>, http_port: u16) -> Self {
         let http = TcpListener::bind(("127.0.0.1", http_port)).await.unwrap();
         let tls = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addresses = (http.local_addr().unwrap(), tls.local_addr().unwrap());
