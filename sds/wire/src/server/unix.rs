@@ -1,0 +1,179 @@
+//! The file of a Unix socket: made for its owner only, and never in the place of another server's.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::{BindError, UnixOptions};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// A bound socket's file, removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct UnixSocket {
+    path: PathBuf,
+    /// Device and inode of the socket's file: another one in its place is not ours to remove.
+    file: (u64, u64),
+    /// Holds the lock.
+    _lock: File,
+}
+
+impl UnixSocket {
+    /// Binds and listens.
+    pub(super) fn bind(options: &UnixOptions) -> Result<(UnixListener, Self), BindError> {
+        let path = &options.path;
+        let failed = |doing| move |source| BindError::Unix { doing, path: path.clone(), source };
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        make_private(folder)?;
+        let lock = lock(path)?;
+        remove_dead(path)?;
+
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed("make"))?;
+        socket.bind(&SockAddr::unix(path).map_err(failed("bind"))?).map_err(failed("bind"))?;
+        let file = fs::symlink_metadata(path).map_err(failed("look at"))?;
+        let bound = Self { path: path.clone(), file: (file.dev(), file.ino()), _lock: lock };
+        // Nobody can connect before `listen`, so nobody does under wider permissions.
+        fs::set_permissions(path, Permissions::from_mode(options.mode)).map_err(failed("set the permissions of"))?;
+        socket.listen(BACKLOG).map_err(failed("listen on"))?;
+        Ok((UnixListener::from(socket), bound))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket of the SDS server");
+        }
+    }
+}
+
+/// Makes the folder if it does not exist; refuses one in which others could replace the socket.
+fn make_private(folder: &Path) -> Result<(), BindError> {
+    let failed = |doing| move |source| BindError::Unix { doing, path: folder.to_owned(), source };
+    match fs::metadata(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("make the folder"))
+        }
+        Err(error) => Err(failed("look at")(error)),
+        Ok(found) => {
+            let owner_is_trusted = found.uid() == 0 || found.uid() == rustix::process::geteuid().as_raw();
+            if owner_is_trusted && found.mode() & 0o022 == 0 {
+                Ok(())
+            } else {
+                Err(BindError::FolderNotPrivate(folder.to_owned()))
+            }
+        }
+    }
+}
+
+/// Takes the lock beside the socket, so that of two servers that start at once only one finds a dead socket dead.
+fn lock(path: &Path) -> Result<File, BindError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let failed = |source| BindError::Unix { doing: "lock", path: name.clone(), source };
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(BindError::InUse(path.to_owned())),
+        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Removes a socket that nobody listens on.
+fn remove_dead(path: &Path) -> Result<(), BindError> {
+    let failed = |doing| move |source| BindError::Unix { doing, path: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("look at")(error)),
+        Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(failed("replace"))
+        }
+        // A listener, or something that is not ours to judge.
+        _ => Err(BindError::InUse(path.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().expect("a folder")
+    }
+
+    fn bind(path: &Path) -> Result<(UnixListener, UnixSocket), BindError> {
+        UnixSocket::bind(&UnixOptions::new(path))
+    }
+
+    #[test]
+    fn the_file_is_its_owners_and_goes_with_the_server() {
+        let folder = folder();
+        let path = folder.path().join("deep/er/socket");
+        let (listener, socket) = bind(&path).expect("a socket");
+        assert_eq!(fs::metadata(&path).expect("the socket").mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(path.parent().expect("a folder")).expect("it").mode() & 0o777, 0o700);
+        drop((listener, socket));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+        let folder = folder();
+        let path = folder.path().join("socket");
+        drop(UnixListener::bind(&path).expect("a socket that is left behind"));
+        assert!(path.exists());
+        let (listener, socket) = bind(&path).expect("the dead one's place");
+        assert!(matches!(bind(&path), Err(BindError::InUse(_))), "ours is alive");
+        drop((listener, socket));
+        let foreign = UnixListener::bind(&path).expect("a foreign server");
+        assert!(matches!(bind(&path), Err(BindError::InUse(_))), "a foreign one, which has no lock");
+        drop(foreign);
+    }
+
+    #[test]
+    fn a_file_is_not_replaced() {
+        let folder = folder();
+        let path = folder.path().join("socket");
+        fs::write(&path, "precious").expect("a file");
+        assert!(matches!(bind(&path), Err(BindError::NotASocket(_))));
+        assert_eq!(fs::read(&path).expect("still there"), b"precious");
+    }
+
+    #[test]
+    fn a_folder_that_others_write_to_is_refused() {
+        let folder = folder();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o1777)).expect("as /tmp");
+        assert!(matches!(bind(&folder.path().join("socket")), Err(BindError::FolderNotPrivate(_))));
+    }
+
+    #[test]
+    fn another_servers_socket_is_not_removed() {
+        let folder = folder();
+        let path = folder.path().join("socket");
+        let (listener, socket) = bind(&path).expect("a socket");
+        fs::remove_file(&path).expect("somebody takes it away");
+        let _foreign = UnixListener::bind(&path).expect("and has its own");
+        drop((listener, socket));
+        assert!(path.exists());
+    }
+}
