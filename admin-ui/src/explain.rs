@@ -2,7 +2,7 @@
 
 use http::uri::Uri;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use tidegate_snapshot::{ExplainRequest, Snapshot};
+use tidegate_snapshot::{ExplainRequest, Snapshot, server_name_of};
 
 use crate::ListenerStatus;
 use crate::endpoint::{Admin, Parameters, Reply};
@@ -24,16 +24,16 @@ fn request(
     snapshot: &Snapshot,
     listeners: &[ListenerStatus],
 ) -> Result<ExplainRequest, String> {
-    if let Some(name) = parameters.unknown(&["url", "method", "header", "port"]).next() {
-        return Err(format!("unknown parameter {name}; there are url, method, header, port"));
+    if let Some(name) = parameters.unknown(&["url", "method", "header", "port", "sni"]).next() {
+        return Err(format!("unknown parameter {name}; there are url, method, header, port, sni"));
     }
     let url = parameters.get("url").ok_or("url is missing: /explain?url=http://host/path")?;
     // curl takes URLs without scheme too.
     let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let parsed: Uri = with_scheme.parse().map_err(|error| format!("`{url}` is no URL: {error}"))?;
     let scheme = match parsed.scheme_str() {
-        Some(scheme @ ("http" | "https")) => scheme.to_owned(),
-        _ => return Err(format!("`{url}` is neither http nor https")),
+        Some(scheme @ ("http" | "https" | "tls" | "tcp")) => scheme.to_owned(),
+        _ => return Err(format!("`{url}` is none of http, https, tls and tcp")),
     };
     let authority = parsed.authority().filter(|authority| !authority.as_str().contains('@'));
     let authority = authority.ok_or_else(|| format!("`{url}` has no host, or has a user name"))?;
@@ -45,6 +45,11 @@ fn request(
     let mut request = ExplainRequest {
         method: method.to_owned(),
         authority: authority.as_str().to_owned(),
+        // An empty one stands for a client that sends none.
+        server_name: match parameters.get("sni") {
+            None => server_name_of(authority.as_str()),
+            Some(name) => Some(name.to_ascii_lowercase()).filter(|name| !name.is_empty()),
+        },
         target: parsed.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
         headers: HeaderMap::new(),
         port: snapshot.port_of_url(&scheme, port),

@@ -9,7 +9,7 @@ use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use tidegate_core::{Code, Diagnostic};
-use tidegate_snapshot::ExplainRequest;
+use tidegate_snapshot::{ExplainRequest, server_name_of};
 
 use super::Exit;
 use super::admin_client;
@@ -28,21 +28,25 @@ Examples:
   tidegate explain GET http://localhost:8080/reviews/0 -H 'end-user: jason'
   tidegate explain POST https://shop.example.com/cart --config ./gateway.d   files, before they serve
   tidegate explain http://10.0.0.7/cart -H 'Host: shop.example.com' -o json
+  tidegate explain https://b.example.com/ --sni a.example.com            a connection that a client reuses
+  tidegate explain tls://db.example.com:5432                             TLS whose bytes are forwarded
+  tidegate explain tcp://localhost:31400                                 a plaintext connection
 
 The method is GET if left out. Headers are those of the client: what the gateway adds is not yet there.
 `--port` is the port that the Gateway names. Without it the URL's port is used (8080 also means 80 bound at +8000), or
-if it has none 80 or 443, or the only one that there is.";
+if it has none 80 or 443, or the only one that there is.
+The server name (SNI) is the URL's host, as with curl; none is sent for an IP address, or with `--sni ''`.";
 
-/// Show where a request goes, and why.
+/// Show where a request or connection goes, and why.
 ///
-/// Names the listener, virtual host, route, cluster and endpoints that a request gets.
+/// Names the listener, filter chain, TLS mode and secret, virtual host, route, cluster and endpoints that it gets.
 ///
 /// It runs the code that serves, on the configuration of a running gateway (its admin address) or on files. Every
 /// route that was tried is named with the reason why it did not match, and with its file and line.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, override_usage = "tidegate explain [OPTIONS] [METHOD] URL")]
 pub(crate) struct ExplainArgs {
-    /// Method, and URL as a client would write it.
+    /// Method, and URL as a client would write it: http, https, or tls and tcp for a connection.
     #[arg(value_name = "[METHOD] URL", required = true, num_args = 1..=2)]
     request: Vec<String>,
     /// Request header; repeatable. `Host` wins over the URL's.
@@ -51,6 +55,9 @@ pub(crate) struct ExplainArgs {
     /// Port that the Gateway names.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
+    /// Server name (SNI) of the connection, if it is another than the URL's host.
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
     /// Explain files and folders instead of a running gateway; repeatable.
     #[arg(long, short, value_name = "PATH", conflicts_with = "admin")]
     config: Vec<PathBuf>,
@@ -69,6 +76,8 @@ pub(crate) struct ExplainArgs {
 struct Target {
     scheme: &'static str,
     authority: String,
+    /// SNI; none for an address, and without TLS.
+    server_name: Option<String>,
     /// The URL's own port, if it is written.
     port: Option<u16>,
     /// Path and query.
@@ -81,7 +90,13 @@ pub(crate) fn run(args: &ExplainArgs, console: Console) -> anyhow::Result<Exit> 
         [method, url] => (method.as_str(), url.as_str()),
         _ => return Ok(Exit::Usage),
     };
-    let request = Target::parse(url).and_then(|target| {
+    let request = Target::parse(url).and_then(|mut target| {
+        if let Some(name) = &args.sni {
+            if !target.is_encrypted() {
+                bail!("--sni says what a TLS client sends: the URL must begin with https:// or tls://");
+            }
+            target.server_name = (!name.is_empty()).then(|| name.to_ascii_lowercase());
+        }
         let headers = args.header.iter().map(|header| parse_header(header)).collect::<anyhow::Result<Vec<_>>>()?;
         if method.is_empty() || http::Method::from_bytes(method.as_bytes()).is_err() {
             bail!("`{method}` is no method; write METHOD URL, as in GET http://localhost:8080/");
@@ -132,7 +147,7 @@ pub(crate) fn run(args: &ExplainArgs, console: Console) -> anyhow::Result<Exit> 
 
 /// Says that another port is explained than a URL without one means: the only one that there is.
 fn port_note(target: &Target, explanation: &Value) -> Option<String> {
-    let (None, meant) = (target.port, target.default_port()) else { return None };
+    let (None, Some(meant)) = (target.port, target.default_port()) else { return None };
     let explained = explanation["request"]["port"].as_u64()?;
     (explained != u64::from(meant)).then(|| {
         format!("nothing listens on port {meant}, where {}:// leads; this is about port {explained}", target.scheme)
@@ -150,6 +165,7 @@ fn ask(args: &ExplainArgs, method: &str, url: &str, console: Console) -> anyhow:
     let mut query = vec![("method", method.to_owned()), ("url", url.to_owned())];
     query.extend(args.header.iter().map(|header| ("header", header.clone())));
     query.extend(args.port.map(|port| ("port", port.to_string())));
+    query.extend(args.sni.iter().map(|name| ("sni", name.clone())));
     let body = match admin_client::get(&args.admin, "/explain", &query) {
         Ok(body) => body,
         Err(error) => {
@@ -209,6 +225,7 @@ fn offline(
         method: method.to_owned(),
         scheme: target.scheme.to_owned(),
         authority: target.authority.clone(),
+        server_name: target.server_name.clone(),
         target: target.path.clone(),
         headers: map,
         port: args.port.unwrap_or_else(|| snapshot.port_of_url(target.scheme, target.port)),
@@ -241,7 +258,9 @@ impl Target {
         let (scheme, rest) = match url.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => ("http", rest),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => ("https", rest),
-            Some((scheme, _)) => bail!("`{scheme}://` is neither http:// nor https://"),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("tls") => ("tls", rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("tcp") => ("tcp", rest),
+            Some((scheme, _)) => bail!("`{scheme}://` is none of http://, https://, tls:// and tcp://"),
             None if url.starts_with('/') => bail!("`{url}` names no host; write http://HOST{url}"),
             // As curl does.
             None => ("http", url),
@@ -253,6 +272,9 @@ impl Target {
             Some(at) => (&rest[..at], rest[at..].to_owned()),
             None => (rest, "/".to_owned()),
         };
+        if matches!(scheme, "tls" | "tcp") && path != "/" {
+            bail!("a connection has no path; write {scheme}://{authority}");
+        }
         if authority.contains('@') {
             bail!("a URL with a user name cannot be explained; leave `...@` out");
         }
@@ -272,15 +294,27 @@ impl Target {
             bail!("`{url}` names no host");
         }
         // Clients leave the scheme's own port out of the Host header.
-        let mut target = Self { scheme, authority: authority.to_owned(), port, path };
-        if port == Some(target.default_port()) {
+        let mut target = Self { scheme, authority: authority.to_owned(), server_name: None, port, path };
+        if target.is_encrypted() {
+            target.server_name = server_name_of(authority);
+        }
+        if port.is_some() && port == target.default_port() {
             target.authority = parsed.host().to_owned();
         }
         Ok(target)
     }
 
-    fn default_port(&self) -> u16 {
-        if self.scheme == "https" { 443 } else { 80 }
+    fn is_encrypted(&self) -> bool {
+        matches!(self.scheme, "https" | "tls")
+    }
+
+    /// The port that the scheme means; none for plain connections.
+    fn default_port(&self) -> Option<u16> {
+        match self.scheme {
+            "https" | "tls" => Some(443),
+            "http" => Some(80),
+            _ => None,
+        }
     }
 }
 
@@ -291,7 +325,8 @@ mod tests {
     #[test]
     fn urls_are_taken_apart_as_clients_do() {
         let check = |url: &str, scheme: &'static str, authority: &str, port: Option<u16>, path: &str| {
-            let expected = Target { scheme, authority: authority.into(), port, path: path.into() };
+            let server_name = matches!(scheme, "https" | "tls").then(|| "a.com".to_owned());
+            let expected = Target { scheme, authority: authority.into(), server_name, port, path: path.into() };
             assert_eq!(Target::parse(url).unwrap(), expected, "{url}");
         };
         check("http://a.com/x?y=1#z", "http", "a.com", None, "/x?y=1");
@@ -300,12 +335,23 @@ mod tests {
         check("HTTP://a.com:80/..//%2e", "http", "a.com", Some(80), "/..//%2e");
         check("a.com:8080?q", "http", "a.com:8080", Some(8080), "/?q");
         check("http://[::1]/x", "http", "[::1]", None, "/x");
+        check("tls://A.com:5432", "tls", "A.com:5432", Some(5432), "/");
+        check("tcp://a.com:31400/", "tcp", "a.com:31400", Some(31400), "/");
         check("http://[::1]:9000/x", "http", "[::1]:9000", Some(9000), "/x");
-        for bad in
-            ["ftp://a/", "/x", "http://", "http:///x", "http://u:p@a/", "http://a:0/", "http://a:x/", "http://a b/"]
-        {
+        for bad in [
+            "ftp://a/",
+            "/x",
+            "http://",
+            "http:///x",
+            "http://u:p@a/",
+            "http://a:0/",
+            "http://a:x/",
+            "http://a b/",
+            "tls://a/x",
+        ] {
             assert!(Target::parse(bad).is_err(), "{bad}");
         }
+        assert_eq!(Target::parse("https://10.0.0.1/").unwrap().server_name, None);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(crate) struct ExplanationView {
     snapshot: String,
     request: Request,
     listener: Option<Listener>,
+    /// Absent in the answer of an older gateway, as all that is optional below.
+    filter_chain: Option<FilterChain>,
     virtual_host: Option<VirtualHost>,
     tried: Vec<Tried>,
     outcome: Outcome,
@@ -37,12 +39,41 @@ struct Request {
     target: String,
     normalized: String,
     port: u16,
+    #[serde(default)]
+    server_name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Listener {
     name: String,
     configured_at: Vec<Place>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FilterChain {
+    name: String,
+    server_names: Vec<String>,
+    server_name_count: usize,
+    tls_mode: String,
+    tls: Option<Tls>,
+    configured_at: Vec<Place>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Tls {
+    min_version: String,
+    max_version: String,
+    alpn: Vec<String>,
+    certificates: Vec<Secret>,
+    client_authorities: Option<Secret>,
+    #[serde(default)]
+    client_conditions: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Secret {
+    names: Vec<String>,
+    configured_at: Option<Place>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,6 +120,15 @@ enum Outcome {
     },
     DirectResponse {
         status: u16,
+    },
+    #[serde(rename_all = "camelCase")]
+    Proxy {
+        clusters: Vec<Cluster>,
+        #[serde(default)]
+        idle_timeout_ms: Option<u64>,
+    },
+    Accepted {
+        reason: String,
     },
     LocalReply {
         status: u16,
@@ -147,8 +187,16 @@ impl HeaderOperations {
 pub(crate) fn explanation(view: &ExplanationView, scheme: &str, headers: &[(String, String)], paint: Paint) -> String {
     let mut out = String::new();
     let request = &view.request;
-    let url = format!("{scheme}://{}{}", request.authority, request.target);
-    let _ = writeln!(out, "{} {}", paint.strong(&request.method), paint.strong(&printable(&url)));
+    if matches!(scheme, "tls" | "tcp") {
+        let url = format!("{scheme}://{}", request.authority);
+        let _ = writeln!(out, "{}", paint.strong(&printable(&url)));
+    } else {
+        let url = format!("{scheme}://{}{}", request.authority, request.target);
+        let _ = writeln!(out, "{} {}", paint.strong(&request.method), paint.strong(&printable(&url)));
+    }
+    if let Some(name) = request.server_name.as_ref().filter(|name| **name != request.host) {
+        let _ = writeln!(out, "  {} {}", paint.faint("server name (SNI):"), printable(name));
+    }
     for (name, value) in headers {
         let _ = writeln!(out, "  {} {}", paint.faint(&format!("{name}:")), printable(value));
     }
@@ -181,7 +229,12 @@ fn write_selection(out: &mut String, view: &ExplanationView, paint: Paint) {
         Some(listener) => row("listener", paint.strong(&printable(&listener.name)), &listener.configured_at),
         None => row("listener", paint.error(&format!("none on port {}", view.request.port)), &[]),
     }
-    if view.listener.is_some() {
+    if let Some(chain) = &view.filter_chain {
+        write_chain(chain, &mut row, paint);
+    }
+    let routes_requests = !matches!(view.outcome, Outcome::Proxy { .. } | Outcome::Accepted { .. });
+    let is_misdirected = matches!(&view.outcome, Outcome::LocalReply { status: 0 | 421, .. });
+    if view.listener.is_some() && routes_requests && !is_misdirected {
         match &view.virtual_host {
             Some(host) => {
                 let name = paint.strong(&printable(&host.name));
@@ -196,6 +249,48 @@ fn write_selection(out: &mut String, view: &ExplanationView, paint: Paint) {
         }
     }
     out.push_str(&table.render(""));
+}
+
+/// The filter chain with its TLS, if it is one of several or has TLS. Plaintext HTTP has nothing to choose.
+fn write_chain(chain: &FilterChain, row: &mut impl FnMut(&str, String, &[Place]), paint: Paint) {
+    if chain.tls_mode == "NONE" {
+        return;
+    }
+    let mut names = chain.server_names.first().map_or("any server name".to_owned(), |name| printable(name));
+    if chain.server_name_count > 1 {
+        let _ = write!(names, " and {} more", chain.server_name_count - 1);
+    }
+    let name = format!("{} {}", paint.strong(&printable(&chain.name)), paint.faint(&format!("({names})")));
+    row("filter chain", name, &chain.configured_at);
+    let Some(tls) = &chain.tls else {
+        row("tls", format!("{}: not terminated here", printable(&chain.tls_mode)), &[]);
+        return;
+    };
+    let mut versions = tls.min_version.clone();
+    if tls.max_version != tls.min_version {
+        let _ = write!(versions, " to {}", tls.max_version);
+    }
+    let alpn = if tls.alpn.is_empty() { String::new() } else { format!(", {}", tls.alpn.join(" ")) };
+    row(
+        "tls",
+        format!("{} {}", printable(&chain.tls_mode), paint.faint(&printable(&format!("{versions}{alpn}")))),
+        &[],
+    );
+    for certificate in &tls.certificates {
+        row("certificate", secret(certificate, paint), certificate.configured_at.as_slice());
+    }
+    if let Some(authorities) = &tls.client_authorities {
+        row("client's CA", secret(authorities, paint), authorities.configured_at.as_slice());
+    }
+    for condition in &tls.client_conditions {
+        row("client", printable(condition), &[]);
+    }
+}
+
+fn secret(secret: &Secret, paint: Paint) -> String {
+    let mut names = secret.names.iter().map(|name| printable(name));
+    let first = names.next().unwrap_or_default();
+    names.fold(first, |shown, name| format!("{shown} {} {name}", paint.faint("or")))
 }
 
 fn paint_origin(origin: &str, paint: Paint) -> String {
@@ -269,8 +364,29 @@ fn write_outcome(out: &mut String, outcome: &Outcome, paint: Paint) {
             let status = paint.strong(&status.to_string());
             let _ = writeln!(out, "{} {status} by the gateway itself\n", paint.label("answered"));
         }
-        Outcome::LocalReply { status: 0, reason, .. } => {
-            let _ = writeln!(out, "{} {}\n", paint.error("refused"), printable(reason));
+        Outcome::Proxy { clusters, idle_timeout_ms } => {
+            let idle = match idle_timeout_ms {
+                Some(idle) => {
+                    format!(
+                        "ends after {} of silence",
+                        humantime::format_duration(std::time::Duration::from_millis(*idle))
+                    )
+                }
+                None => "never ends for being silent".to_owned(),
+            };
+            let _ = writeln!(out, "{} {}", paint.label("forwarded as bytes"), paint.faint(&format!("({idle})")));
+            for cluster in clusters {
+                write_cluster(out, cluster, paint);
+            }
+            out.push('\n');
+        }
+        Outcome::Accepted { reason } => {
+            let _ = writeln!(out, "{} {}\n", paint.label("accepted"), printable(reason));
+        }
+        Outcome::LocalReply { status: 0, flags, details, reason } => {
+            let answer = if flags == "-" { String::new() } else { format!("{} ", printable(flags)) };
+            let details = paint.faint(&format!("({answer}{})", printable(details)));
+            let _ = writeln!(out, "{} {} {details}\n", paint.error("refused"), printable(reason));
         }
         Outcome::LocalReply { status, flags, details, reason } => {
             let answer = if flags == "-" { status.to_string() } else { format!("{status} {flags}") };
