@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tidegate_core::{Code, Diagnostic, Kind, Level, Origin, Position, ResourceKey};
 
 use self::kinds::Lookup;
-use crate::node::{Node, Value, shorten};
+use crate::node::{Node, Scrub as _, Value, shorten};
 use crate::object::Object;
 use crate::yaml::{self, Lines};
 
@@ -85,6 +85,7 @@ pub fn parse(file: &str, text: &str, options: &ParseOptions) -> Parsed {
     for mut chunk in yaml::chunks(text) {
         chunk.lines_before = chunk.lines_before.saturating_add(options.lines_before);
         let lines = Lines::new(chunk);
+        let before = context.parsed.diagnostics.len();
         let mut documents = yaml::documents(&lines);
         for document in &documents {
             match document {
@@ -94,6 +95,7 @@ pub fn parse(file: &str, text: &str, options: &ParseOptions) -> Parsed {
         }
         if lines.may_be_secret {
             documents.iter_mut().for_each(yaml::wipe);
+            context.scrub(before);
         }
     }
     context.finish()
@@ -202,12 +204,14 @@ impl Context<'_> {
                     (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
                     (_, name) => name.unwrap_or_default().to_owned(),
                 };
-                self.parsed.skipped.push(Skipped {
+                let mut skipped = Skipped {
                     kind: shorten(kind).into_owned(),
                     api_version: shorten(api_version).into_owned(),
                     name,
                     origin: self.origin(position),
-                });
+                };
+                skipped.scrub();
+                self.parsed.skipped.push(skipped);
             }
             Lookup::Wrong { kind, message, help } => {
                 let key = kind.and_then(|kind| root::read_key(root, kind, self.options));
@@ -259,6 +263,15 @@ impl Context<'_> {
         if let Some((object, diagnostics)) = mesh {
             self.parsed.objects.extend(object);
             self.parsed.diagnostics.extend(diagnostics);
+        }
+    }
+
+    /// Takes what may be of a key out of the findings from the given one on, unless they are about another object.
+    fn scrub(&mut self, first: usize) {
+        for finding in &mut self.parsed.diagnostics[first..] {
+            if finding.key.as_ref().is_none_or(|key| key.kind == Kind::Secret) {
+                finding.scrub();
+            }
         }
     }
 

@@ -20,9 +20,10 @@ mod virtual_service;
 
 use std::collections::HashSet;
 
-use tidegate_core::{Code, Diagnostic, Level};
+use tidegate_core::{Code, Diagnostic, Kind, Level};
 
 use crate::duration::Duration;
+use crate::node::Scrub as _;
 use crate::object::{Object, Spec};
 use crate::re2;
 
@@ -88,6 +89,9 @@ impl Report<'_> {
         let mut diagnostic =
             Diagnostic::new(code, level, self.object.origin_of(path), message).key(self.object.key.clone()).path(path);
         diagnostic.help = help;
+        if self.object.key.kind == Kind::Secret {
+            diagnostic.scrub();
+        }
         self.found.push(diagnostic);
     }
 

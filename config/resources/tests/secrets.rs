@@ -193,3 +193,71 @@ fn lists_flow_forms_and_anchors_give_the_same_bytes() {
         expected
     );
 }
+
+/// A sequence without an obvious order (Knuth's multiplicative generator).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit.max(1)
+    }
+}
+
+#[test]
+fn however_a_secret_is_broken_it_is_not_quoted() {
+    const KEY: &str = "Q3J5cHRvZ3JhcGh5SXNGdW5CdXRLZXlzQXJlTm90Rm9yU2hvd0luZ0FueVdoZXJl";
+    let documents = [
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata:\n  name: a\n  labels: {{x: z}}\ndata:\n  tls.key: {KEY}\n  b: {KEY}\n"
+        ),
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata:\n  name: a\nstringData:\n  tls.key: |\n    -----BEGIN PRIVATE KEY-----\n    \
+             {KEY}\n    {KEY}\n    -----END PRIVATE KEY-----\n  tls.crt: \"{KEY}\"\n"
+        ),
+        format!(
+            "{{\"apiVersion\": \"v1\", \"kind\": \"Secret\", \"metadata\": {{\"name\": \"a\"}}, \"data\": {{\"k\": \"{KEY}\"}}}}\n"
+        ),
+        format!(
+            "apiVersion: v1\nkind: List\nitems:\n- kind: Secret\n  apiVersion: v1\n  metadata: {{name: a}}\n  data: {{k: {KEY}}}\n"
+        ),
+    ];
+    let snippets = [
+        "\n", "  ", ":", ": ", "- ", "\"", "'", "[", "]", "{", "}", ",", "#", "&a ", "*a", "|", "? ", "<<: ", "---\n",
+        "!!int ",
+    ];
+    let mut random = Random(1);
+    let mut broken = 0;
+    for round in 0..20_000 {
+        let mut text = documents[round % documents.len()].clone();
+        for _ in 0..=random.below(3) {
+            let at = random.below(text.len());
+            match random.below(3) {
+                0 => text.replace_range(at..(at + 1 + random.below(12)).min(text.len()), ""),
+                1 => text.insert_str(at, snippets[random.below(snippets.len())]),
+                _ => {
+                    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+                    let (from, to) = (random.below(lines.len()), random.below(lines.len()));
+                    let mut lines = lines;
+                    let line = lines.remove(from);
+                    lines.insert(to.min(lines.len()), line);
+                    text = lines.join("\n");
+                }
+            }
+            if text.is_empty() {
+                break;
+            }
+        }
+        let parsed = read(&text);
+        broken += usize::from(!parsed.diagnostics.is_empty());
+        let found = parsed.objects.iter().flat_map(validate).chain(parsed.diagnostics.iter().cloned());
+        let mut said = format!("{:?}{:?}", parsed.skipped, parsed.objects);
+        for finding in found {
+            said.push_str(&finding.to_string());
+        }
+        for at in 0..KEY.len() - 16 {
+            assert!(!said.contains(&KEY[at..at + 16]), "{text}\n=>\n{said}");
+        }
+    }
+    assert!(broken > 5_000, "{broken}");
+}

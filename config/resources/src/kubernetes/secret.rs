@@ -76,7 +76,8 @@ fn path_of(field: &str, name: &str, is_there: bool) -> String {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.entries().map(|(name, _)| name).collect();
+        // A longer one may be a line of a key in the wrong place.
+        let names: Vec<_> = self.entries().map(|(name, _)| if name.len() <= 40 { name } else { "..." }).collect();
         f.debug_struct("Secret").field("type", &self.r#type).field("entries", &names).finish_non_exhaustive()
     }
 }

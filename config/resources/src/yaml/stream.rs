@@ -17,7 +17,7 @@ impl Chunk<'_> {
     /// Whether a Secret may be in it: what was made of its text is wiped then. That the word stands somewhere is
     /// enough, so that it is seen in every notation, and in a document too broken to be read.
     pub(crate) fn may_be_secret(&self) -> bool {
-        self.text.contains("Secret")
+        ["Secret", "secret", "SECRET"].iter().any(|word| self.text.contains(word))
     }
 }
 
