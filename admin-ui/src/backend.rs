@@ -34,6 +34,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Every secret that a source has or that the Snapshot names, sorted by name, without any key.
     fn secrets(&self) -> Vec<SecretStatus>;
 
+    /// How the sources of secrets stand that are not the configuration (SDS servers, ACME authorities), and who is given
+    /// secrets; without keys. An object with a field for each.
+    fn secret_sources(&self) -> serde_json::Value;
+
     /// How the configuration that serves came about and what was found in it.
     fn config_status(&self) -> ConfigStatus;
 

@@ -48,6 +48,11 @@ pub(crate) fn secrets(admin: &Admin, parameters: &Parameters) -> Reply {
     Reply::json(&json_list(&secrets))
 }
 
+/// How the sources of secrets stand.
+pub(crate) fn sources(admin: &Admin, _: &Parameters) -> Reply {
+    Reply::json(&admin.backend.secret_sources())
+}
+
 /// Written one by one, so that ten thousand are never text at once.
 fn json_list(secrets: &[SecretStatus]) -> Node<'_> {
     // A status is text and numbers, which always serialize.

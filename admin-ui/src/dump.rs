@@ -376,7 +376,7 @@ pub(crate) fn locality(locality: &Locality) -> Option<Value> {
 }
 
 /// RFC 4648 with padding: protobuf's JSON form of bytes.
-fn base64(bytes: &[u8]) -> String {
+pub fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {

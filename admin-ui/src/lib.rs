@@ -33,7 +33,7 @@ mod upstream;
 pub use backend::{
     Backend, ClusterStatus, ConfigStatus, EndpointStatus, ListenerStatus, NodeInfo, ObjectCount, ReloadStatus,
 };
-pub use dump::{DumpError, DumpOptions, config_dump, config_dump_masked, config_dump_resource};
+pub use dump::{DumpError, DumpOptions, base64, config_dump, config_dump_masked, config_dump_resource};
 pub use guard::AllowedHosts;
 pub use secret::{AlternativeName, CertificateFacts, PublicBytes, SecretContent, SecretState, SecretStatus};
 pub use server::{AdminServer, BindError, BoundServer, HealthServer, StatsServer};

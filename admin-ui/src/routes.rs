@@ -61,6 +61,11 @@ pub(crate) const ADMIN: Endpoints = &[
         )
     },
     read(
+        "/secrets/sources",
+        "print how ACME authorities and SDS servers and clients stand, as JSON",
+        Run::Blocking(certs::sources),
+    ),
+    read(
         "/hot_restart_version",
         "print the hot restart compatibility version",
         Run::Inline(process::hot_restart_version),

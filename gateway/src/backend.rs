@@ -80,6 +80,10 @@ impl Backend for ProcessBackend {
         self.secrets.status()
     }
 
+    fn secret_sources(&self) -> serde_json::Value {
+        self.secrets.source_status()
+    }
+
     fn config_status(&self) -> ConfigStatus {
         ConfigStatus::clone(&self.status.get())
     }
@@ -131,7 +135,7 @@ pub(crate) fn proxy_node(read: &ReadOptions) -> tidegate_proxy::NodeInfo {
     }
 }
 
-fn admin_node(read: &ReadOptions) -> NodeInfo {
+pub(crate) fn admin_node(read: &ReadOptions) -> NodeInfo {
     let name = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| workload(read));
     let ip = std::env::var("INSTANCE_IP").unwrap_or_else(|_| "127.0.0.1".into());
     NodeInfo {

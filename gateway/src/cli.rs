@@ -11,6 +11,7 @@ mod explain;
 mod inputs;
 pub(crate) mod output;
 mod run;
+mod secrets;
 mod validate;
 mod version;
 

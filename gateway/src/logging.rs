@@ -36,19 +36,22 @@ impl Default for LogOptions {
 }
 
 /// Loggers that follow the general level. A logger is a crate, or a module below one.
-const OWN: [&str; 8] = [
+const OWN: [&str; 11] = [
     "tidegate",
+    "tidegate_acme",
     "tidegate_admin",
     "tidegate_compiler",
     "tidegate_core",
     "tidegate_mesh_bridge",
     "tidegate_proxy",
     "tidegate_resources",
+    "tidegate_sds",
+    "tidegate_sds_wire",
     "tidegate_snapshot",
 ];
 
 /// Loggers of libraries, with the most that they say unless they are named.
-const LIBRARIES: [(&str, LevelFilter); 12] = [
+const LIBRARIES: [(&str, LevelFilter); 15] = [
     // A line for each client that goes away; see the access log's response flags.
     ("pingora_core", LevelFilter::OFF),
     ("pingora_http", LevelFilter::OFF),
@@ -59,10 +62,13 @@ const LIBRARIES: [(&str, LevelFilter); 12] = [
     ("hickory_resolver", LevelFilter::OFF),
     ("hyper", LevelFilter::WARN),
     ("hyper_util", LevelFilter::WARN),
+    ("instant_acme", LevelFilter::WARN),
     ("mio", LevelFilter::WARN),
     // A warning for each version of a Kubernetes volume that goes away. What cannot be watched our own watcher says.
     ("notify", LevelFilter::ERROR),
     ("rustls", LevelFilter::WARN),
+    ("tonic", LevelFilter::WARN),
+    ("tower", LevelFilter::WARN),
 ];
 
 /// The levels of all loggers, and the way to change them.

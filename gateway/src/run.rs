@@ -14,6 +14,8 @@ use rustix::process::{Resource, Rlimit};
 use tidegate_admin::{AdminServer, Backend, BindError, BoundServer, HealthServer, StatsServer};
 use tidegate_core::{Lifecycle, Phase};
 use tidegate_proxy::{Gateway, GatewayOptions, Limits, PortOffset};
+use tidegate_sds_wire::{SdsServer, ServerOptions};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,8 +24,9 @@ use self::control_thread::{ControlThread, Input};
 use crate::backend::{self, ProcessBackend};
 use crate::control::StatusCell;
 use crate::logging::{LogLevels, LogOptions};
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, SourceOptions};
 use crate::shutdown::{Shutdown, Signals};
+use crate::state;
 
 /// Threads for everything that is not traffic: admin, metrics, name resolution.
 const CONTROL_THREADS: usize = 2;
@@ -107,6 +110,10 @@ pub(crate) struct RunOptions {
     pub(crate) source: ConfigSource,
     pub(crate) read: ReadOptions,
     pub(crate) state_dir: StateDir,
+    /// Where secrets come from beside the configuration.
+    pub(crate) sources: SourceOptions,
+    /// Who is given secrets by SDS, and where; none: nobody.
+    pub(crate) sds_server: Option<ServerOptions>,
     /// Added to ports below 1024; none: 8000, only when the process may not bind them.
     pub(crate) port_offset: Option<u16>,
     /// Port 0 takes any; none runs without that server.
@@ -133,6 +140,8 @@ impl RunOptions {
             source,
             read: ReadOptions::default(),
             state_dir: StateDir::Default,
+            sources: SourceOptions::default(),
+            sds_server: None,
             port_offset: None,
             admin_address: local(15000),
             stats_address: any(15020),
@@ -186,7 +195,11 @@ async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
     // From here on a signal ends the process in order.
     let signals = Signals::catch().context("catching signals")?;
     let input = Input::open(&options)?;
-    let secrets = Arc::new(Secrets::new(Arc::default()));
+    let acme_folder = state::acme_folder(&options.state_dir, &options.source, &options.read);
+    let mut sources = options.sources.clone();
+    let node = backend::admin_node(&options.read);
+    sources.providers.iter_mut().for_each(|provider| provider.node_id.clone_from(&node.id));
+    let secrets = Arc::new(Secrets::start(sources, acme_folder, Handle::current()));
     let gateway_options = GatewayOptions { secrets: secrets.store().clone(), ..gateway_options(&options) };
     let gateway = Arc::new(Gateway::start(gateway_options, lifecycle.clone())?);
     let status = StatusCell::new(input.names());
@@ -200,6 +213,7 @@ async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
         &options,
     ));
     let servers = Servers::start(&options, &backend, &lifecycle)?;
+    servers.serve_sds(&options, &secrets)?;
 
     let (serving, first) = oneshot::channel();
     let control = ControlThread::start(&options, input, gateway.clone(), secrets, status, serving)?;
@@ -344,6 +358,27 @@ impl Servers {
         }
         servers.tasks.close();
         Ok(servers)
+    }
+
+    /// # Errors
+    /// A socket that cannot be had, or must not be.
+    fn serve_sds(&self, options: &RunOptions, secrets: &Secrets) -> anyhow::Result<()> {
+        let Some(server) = options.sds_server.clone() else { return Ok(()) };
+        let server = SdsServer::bind(server, secrets.store().clone()).context("starting the SDS server")?;
+        tracing::info!(
+            socket = server.unix_path().map(|path| tracing::field::display(path.display())),
+            address = server.tcp_address().map(tracing::field::display),
+            "secrets are served by SDS"
+        );
+        secrets.set_sds_server(server.monitor());
+        let cancel = self.cancel.clone();
+        // Closed trackers take tasks as well.
+        self.tasks.spawn(async move {
+            if let Err(error) = server.serve(cancel).await {
+                tracing::error!(%error, "the SDS server ended");
+            }
+        });
+        Ok(())
     }
 
     fn started(&self, hash: String) -> Started {

@@ -10,22 +10,32 @@
 
 mod documents;
 mod metrics;
+mod offline;
 mod references;
+mod sources;
 mod status;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use serde_json::json;
 use tidegate_admin::SecretStatus;
 use tidegate_core::Diagnostic;
 use tidegate_mesh_bridge::files::View;
 use tidegate_resources::{ParseOptions, ResourceSet};
-use tidegate_sds::SecretStore;
+use tidegate_sds::{SecretStore, SourceKind};
+use tidegate_sds_wire::Monitor;
 use tidegate_snapshot::Snapshot;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::documents::Documents;
+pub(crate) use self::offline::judge;
 use self::references::References;
+pub(crate) use self::sources::SourceOptions;
+use self::sources::Sources;
 use self::status::SecretFacts;
 use crate::control::{Ledger, Scope};
 use crate::state::Saved;
@@ -35,6 +45,8 @@ use crate::state::Saved;
 pub(crate) struct Secrets {
     store: Arc<SecretStore>,
     inner: Mutex<Inner>,
+    /// The SDS server of this process, if it has one.
+    sds_server: OnceLock<Monitor>,
     /// Moves when there may be something new to tell.
     news: watch::Sender<u64>,
 }
@@ -44,6 +56,10 @@ struct Inner {
     ledger: Ledger,
     documents: Documents,
     references: References,
+    /// None where nothing but objects is looked at.
+    sources: Option<Sources>,
+    /// What was wrong with them when it was last looked.
+    source_findings: Vec<Diagnostic>,
     /// Whether the first view was taken, together with what was saved.
     begun: bool,
     /// The view that was taken last.
@@ -51,15 +67,25 @@ struct Inner {
 }
 
 impl Secrets {
+    /// Secrets that come from objects alone.
     pub(crate) fn new(store: Arc<SecretStore>) -> Self {
         let inner = Inner {
             ledger: Ledger::new(Scope::Material),
             documents: Documents::default(),
             references: References::default(),
+            sources: None,
+            source_findings: Vec::new(),
             begun: false,
             view: None,
         };
-        Self { store, inner: Mutex::new(inner), news: watch::Sender::new(0) }
+        Self { store, inner: Mutex::new(inner), sds_server: OnceLock::new(), news: watch::Sender::new(0) }
+    }
+
+    /// Starts the sources that the command line names. ACME's state is kept in `acme_folder`.
+    pub(crate) fn start(options: SourceOptions, acme_folder: Option<PathBuf>, runtime: Handle) -> Self {
+        let secrets = Self::new(Arc::default());
+        secrets.lock().sources = Some(Sources::start(secrets.store.clone(), options, acme_folder, runtime));
+        secrets
     }
 
     pub(crate) fn store(&self) -> &Arc<SecretStore> {
@@ -118,7 +144,10 @@ impl Secrets {
         let changes = inner.documents.update(set);
         // What is wrong is asked of the store when it is told.
         drop(self.store.offer(changes.offers));
-        self.store.withdraw(&changes.gone);
+        self.store.withdraw_from(SourceKind::Kubernetes, &changes.gone);
+        if let Some(sources) = &mut inner.sources {
+            sources.issue(set);
+        }
         inner.references.settle(&self.store);
         self.tell();
     }
@@ -127,16 +156,36 @@ impl Secrets {
     /// hosts.
     pub(crate) fn follow(&self, snapshot: &Snapshot) {
         let mut inner = self.lock();
+        let names = references::names(snapshot);
+        if let Some(sources) = &inner.sources {
+            sources.look_for(&names);
+        }
         drop(self.store.expect_hosts(references::expected_hosts(snapshot, &self.store)));
-        inner.references = References::of(snapshot, &self.store);
+        inner.references = References::of(snapshot, names, &self.store);
         self.tell();
     }
 
-    /// Looks what has come, or has expired, since the last look.
-    pub(crate) fn tick(&self) {
-        if self.lock().references.settle(&self.store) {
+    /// The store has changed: something may have come that was missing.
+    pub(crate) fn settle(&self) {
+        self.lock().references.settle(&self.store);
+        self.tell();
+    }
+
+    /// Looks how sources get on. Cheap: to be called every second or so.
+    pub(crate) fn look_at_sources(&self) {
+        let mut inner = self.lock();
+        let findings = inner.source_findings();
+        if findings != inner.source_findings {
+            inner.source_findings = findings;
+            drop(inner);
             self.tell();
         }
+    }
+
+    /// Looks at what depends on time: what expires, what has become valid.
+    pub(crate) fn tick(&self) {
+        drop(self.store.tick(SystemTime::now()));
+        self.tell();
     }
 
     fn tell(&self) {
@@ -150,7 +199,26 @@ impl Secrets {
 
     /// Everything that is wrong with secrets now.
     pub(crate) fn findings(&self) -> Vec<Diagnostic> {
-        self.lock().references.findings(&self.store)
+        let inner = self.lock();
+        let mut findings = self.store.findings();
+        findings.extend(inner.references.findings(&self.store));
+        findings.extend(inner.source_findings());
+        findings
+    }
+
+    /// How the sources beside the configuration stand; no keys.
+    pub(crate) fn source_status(&self) -> serde_json::Value {
+        let mut status = self.lock().sources.as_ref().map(Sources::status).unwrap_or_else(|| json!({}));
+        if let Some(server) = self.sds_server.get() {
+            status["sds_server"] =
+                json!({ "counters": server.counters(), "streams": server.streams(), "rejected": server.nacks() });
+        }
+        status
+    }
+
+    /// Has the SDS server shown with the sources. Only the first counts: a process has one.
+    pub(crate) fn set_sds_server(&self, monitor: Monitor) {
+        let _ = self.sds_server.set(monitor);
     }
 
     /// Every secret, sorted by name, without keys.
@@ -161,8 +229,18 @@ impl Secrets {
 
     /// Writes metrics of all secrets. Holds no lock while it writes.
     pub(crate) fn write_metrics(&self, out: &mut dyn std::fmt::Write) {
-        let facts: Vec<_> = self.store.slots().iter().map(|slot| SecretFacts::of(slot)).collect();
+        let mut facts = Vec::new();
+        self.store.for_each_gauge(|gauge| facts.push(SecretFacts::of(gauge)));
+        let counters = self.sds_server.get().map(Monitor::counters);
         // Whoever reads has left.
-        let _ = metrics::write(&facts, SystemTime::now(), out);
+        let _ = metrics::write(&facts, SystemTime::now(), out)
+            .and_then(|()| counters.map_or(Ok(()), |counters| metrics::write_sds_server(&counters, out)));
+    }
+}
+
+impl Inner {
+    fn source_findings(&self) -> Vec<Diagnostic> {
+        let names: &BTreeSet<_> = &self.references.names;
+        self.sources.as_ref().map(|sources| sources.findings(names)).unwrap_or_default()
     }
 }

@@ -15,5 +15,5 @@ mod tests;
 mod writer;
 
 pub(crate) use file::{Saved, Saving};
-pub(crate) use location::StateFile;
+pub(crate) use location::{StateFile, acme_folder};
 pub(crate) use writer::StateWriter;

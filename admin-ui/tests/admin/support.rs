@@ -351,6 +351,10 @@ impl Backend for Fixture {
         crate::tls::secrets()
     }
 
+    fn secret_sources(&self) -> serde_json::Value {
+        serde_json::json!({ "acme": [] })
+    }
+
     fn config_status(&self) -> ConfigStatus {
         let diagnostic = Diagnostic::error(Code::REFERENCE_NOT_FOUND, origin(30), "there is no such host")
             .key(key(Kind::VirtualService, "bookinfo"))

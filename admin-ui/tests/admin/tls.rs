@@ -310,5 +310,6 @@ async fn secrets_tell_what_envoy_does_not_know() {
     assert_eq!((&web["source"], &web["object"]), (&json!("Kubernetes"), &json!("Secret default/web")));
     assert_eq!(web["hosts"], json!(["a.com"]));
     assert_eq!(web["certificates"][0]["key"], "ECDSA P-256");
+    assert_eq!(servers.get("/secrets/sources").await.json(), json!({ "acme": [] }));
     assert_eq!(servers.get("/secrets?name=nobody").await.json(), json!({ "secrets": [] }));
 }

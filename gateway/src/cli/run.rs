@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use super::Exit;
 use super::arguments::{ReadArgs, ServerAddress, duration, server_address};
 use super::output::Console;
+use super::secrets::SecretArgs;
 use crate::logging::{LogFormat, LogOptions};
 use crate::run::{AccessLogOverride, ConfigSource, RunOptions, StateDir};
 
@@ -18,6 +19,8 @@ Examples:
   tidegate run --to 127.0.0.1:3000                  everything on port 8080 goes to one backend
   tidegate run --to 127.0.0.1:3000 --print-config   the YAML of that, to grow from
   tidegate run --config ./gateway.d --labels istio=team-a --namespace team-a
+  tidegate run --config ./gateway.d --secrets /etc/letsencrypt-pairs
+  tidegate run --config ./gateway.d --sds-provider vault=unix:///run/vault/sds.sock
 
 Signals: SIGTERM and SIGINT drain (again: exit at once), SIGHUP re-reads the configuration and reopens logs.
 Every option can be given as TIDEGATE_<OPTION>, as in TIDEGATE_LOG_LEVEL=debug.";
@@ -48,6 +51,8 @@ pub(crate) struct RunArgs {
     print_config: bool,
     #[command(flatten)]
     read: ReadArgs,
+    #[command(flatten)]
+    secrets: SecretArgs,
     #[command(flatten)]
     servers: ServerArgs,
     #[command(flatten)]
@@ -83,8 +88,9 @@ impl ServerArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "The process")]
 struct ProcessArgs {
-    /// Where the last accepted configuration is kept, or `none`.
+    /// Where the last accepted configuration and ACME's certificates are kept, or `none`.
     ///
+    /// Secrets of the configuration are never kept. ACME's folder holds keys, and is its owner's alone.
     /// Default: $XDG_STATE_HOME/tidegate or ~/.local/state/tidegate; /var/lib/tidegate for root.
     #[arg(long, value_name = "DIR", env = "TIDEGATE_STATE_DIR", hide_env_values = true)]
     state_dir: Option<PathBuf>,
@@ -154,13 +160,15 @@ pub(crate) fn state_dir(path: Option<PathBuf>) -> StateDir {
     }
 }
 
-fn options(args: RunArgs) -> RunOptions {
+fn options(args: RunArgs) -> anyhow::Result<RunOptions> {
     let source = match args.to {
         Some(target) => ConfigSource::To { target, port: args.port },
         None => ConfigSource::Paths(args.config),
     };
     let mut options = RunOptions::new(source);
     options.read = args.read.options();
+    options.sources = args.secrets.sources();
+    options.sds_server = args.secrets.server()?;
     args.servers.apply(&mut options);
     let process = args.process;
     options.read.access_log = process.access_log.map(|path| AccessLogOverride {
@@ -173,7 +181,7 @@ fn options(args: RunArgs) -> RunOptions {
     options.drain_delay = process.drain_delay;
     options.drain_timeout = process.drain_timeout;
     options.log = process.log.options("info");
-    options
+    Ok(options)
 }
 
 pub(crate) fn run(args: RunArgs, console: Console) -> anyhow::Result<Exit> {
@@ -183,7 +191,7 @@ pub(crate) fn run(args: RunArgs, console: Console) -> anyhow::Result<Exit> {
         return Ok(Exit::Usage);
     }
     let print_config = args.print_config;
-    let options = options(args);
+    let options = options(args)?;
     if print_config {
         console.print(&crate::run::made_up_config(&options)?)?;
         return Ok(Exit::Success);
@@ -202,7 +210,7 @@ mod tests {
     fn parse(arguments: &[&str]) -> Result<RunOptions, clap::error::ErrorKind> {
         let arguments = ["tidegate", "run"].iter().chain(arguments);
         match Cli::try_parse_from(arguments).map_err(|error| error.kind())?.command {
-            Command::Run(args) => Ok(options(*args)),
+            Command::Run(args) => Ok(options(*args).unwrap()),
             other => panic!("parsed as {other:?}"),
         }
     }

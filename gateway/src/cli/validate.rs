@@ -12,6 +12,7 @@ use super::arguments::{ReadArgs, namespace};
 use super::inputs::{self, Inputs};
 use super::output::{ColorWhen, Console};
 use crate::render::{Finding, findings_table, istioctl_findings, printable, snippets};
+use crate::secrets::judge;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,7 +27,9 @@ Exit codes: 0 valid (warnings do not count), 79 something is rejected, 65 an inp
 /// Check resources as Istio would, before they serve.
 ///
 /// Every object is decoded strictly (unknown fields are errors, with a did-you-mean) and held against the rules of
-/// Istio's admission webhook. Kinds that Tidegate does not serve are named and skipped.
+/// Istio's admission webhook. Certificates in Secrets are judged as the gateway would before it serves them: what is no
+/// PEM, keys that do not fit, chains out of order, certificates that have expired. Kinds that Tidegate does not serve are
+/// named and skipped.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ValidateArgs {
@@ -35,7 +38,8 @@ pub(crate) struct ValidateArgs {
     filename: Vec<PathBuf>,
     #[arg(value_name = "PATH", hide = true)]
     paths: Vec<PathBuf>,
-    /// Also check what objects say about each other: hosts, subsets and Gateways that exist, rules that can be reached.
+    /// Also check what objects say about each other: hosts, subsets, Gateways and Secrets that exist, rules that can be
+    /// reached, certificates that are for their hosts.
     #[arg(long, short = 'x', value_name = "BOOL", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
     #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true)]
     #[arg(hide_possible_values = true)]
@@ -85,10 +89,14 @@ pub(crate) fn run(args: &ValidateArgs, console: Console) -> anyhow::Result<Exit>
     let options = args.read.options();
     let inputs = inputs::read(&paths, options.mesh_config.as_deref(), &args.default_namespace);
     let mut diagnostics = inputs.diagnostics();
+    let (resources, duplicates) = inputs.resources();
     if args.referential {
-        let (resources, duplicates) = inputs.resources();
         diagnostics.extend(duplicates);
-        diagnostics.extend(inputs::compile(&resources, &options).diagnostics);
+        let compilation = inputs::compile(&resources, &options);
+        diagnostics.extend(compilation.diagnostics);
+        diagnostics.extend(judge(&resources, Some(&compilation.snapshot)));
+    } else {
+        diagnostics.extend(judge(&resources, None));
     }
     diagnostics.extend(inputs.unreadable.iter().cloned());
     // Errors before warnings, and each in the order of the files.

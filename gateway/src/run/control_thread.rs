@@ -29,8 +29,10 @@ const STEP: Duration = Duration::from_millis(50);
 const CHECK: Duration = Duration::from_millis(1500);
 /// Time between two times at which news of secrets are told: one that changes all the time is told now and then.
 const TELL_PAUSE: Duration = Duration::from_millis(200);
-/// How often it is looked at whether a secret has expired.
-const TICK: Duration = Duration::from_secs(1);
+/// How often it is looked at how ACME and SDS servers get on.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often it is looked at whether a secret has expired, or has become valid.
+const TICK: Duration = Duration::from_secs(10);
 /// What threads get to end.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -243,9 +245,16 @@ fn keep_secrets(
     runtime: &Handle,
     cancel: &CancellationToken,
 ) {
-    let mut swaps = secrets.store().subscribe();
+    enum Wake {
+        View(bool),
+        Store,
+        Time,
+        Cancelled,
+    }
+    let mut changes = secrets.store().subscribe_changes();
+    let mut ticked = Instant::now();
     loop {
-        let ended = runtime.block_on(async {
+        let wake = runtime.block_on(async {
             let view = async {
                 match &mut views {
                     Some(views) => views.changed().await.is_ok(),
@@ -253,23 +262,26 @@ fn keep_secrets(
                 }
             };
             tokio::select! {
-                () = cancel.cancelled() => None,
-                alive = view => Some(!alive),
+                biased;
+                () = cancel.cancelled() => Wake::Cancelled,
+                alive = view => Wake::View(alive),
                 // The sender lives as long as the process.
-                Ok(()) = swaps.changed() => Some(false),
-                () = tokio::time::sleep(TICK) => Some(false),
+                Ok(()) = changes.changed() => Wake::Store,
+                () = tokio::time::sleep(LOOK) => Wake::Time,
             }
         });
-        match ended {
-            None => return,
+        match (wake, &views) {
+            (Wake::Cancelled, _) => return,
+            (Wake::View(true), Some(views)) => secrets.keep_up(views),
             // The writer says so.
-            Some(true) => views = None,
-            Some(false) => {}
+            (Wake::View(_), _) => views = None,
+            (Wake::Store, _) => secrets.settle(),
+            (Wake::Time, _) => secrets.look_at_sources(),
         }
-        if let Some(views) = &views {
-            secrets.keep_up(views);
+        if ticked.elapsed() >= TICK {
+            ticked = Instant::now();
+            secrets.tick();
         }
-        secrets.tick();
     }
 }
 

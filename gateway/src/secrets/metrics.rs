@@ -3,6 +3,8 @@
 use std::fmt::{self, Write};
 use std::time::SystemTime;
 
+use tidegate_sds_wire::ServerCounters;
+
 use super::status::SecretFacts;
 
 /// Writes them in Prometheus' text format. As many lines as there are secrets, whatever clients do.
@@ -36,6 +38,42 @@ pub(super) fn write(secrets: &[SecretFacts], now: SystemTime, out: &mut dyn Writ
         for secret in secrets {
             series(out, "tidegate_secret_version", secret, format_args!("{}", secret.version))?;
         }
+    }
+    Ok(())
+}
+
+/// Writes the counters of the SDS server.
+pub(super) fn write_sds_server(counters: &ServerCounters, out: &mut dyn Write) -> fmt::Result {
+    let families = [
+        ("tidegate_sds_connections_active", "gauge", "Connections of SDS clients.", counters.connections_open),
+        ("tidegate_sds_streams_active", "gauge", "Streams of SDS clients.", counters.streams_open),
+        ("tidegate_sds_subscriptions", "gauge", "Secrets that SDS clients are subscribed to.", counters.subscriptions),
+        ("tidegate_sds_connections_total", "counter", "Connections that were taken.", counters.connections),
+        (
+            "tidegate_sds_connections_refused_total",
+            "counter",
+            "Connections that were closed at once: nobody may be there, or too many are.",
+            counters.connections_refused,
+        ),
+        (
+            "tidegate_sds_handshake_failures_total",
+            "counter",
+            "TLS handshakes of SDS clients that failed.",
+            counters.handshake_failures,
+        ),
+        ("tidegate_sds_responses_total", "counter", "Responses that were sent.", counters.responses),
+        ("tidegate_sds_acks_total", "counter", "Responses that clients took.", counters.acks),
+        ("tidegate_sds_nacks_total", "counter", "Responses that clients rejected.", counters.nacks),
+        (
+            "tidegate_sds_names_refused_total",
+            "counter",
+            "Secrets that a client asked for and may not read.",
+            counters.names_refused,
+        ),
+    ];
+    for (name, kind, help, value) in families {
+        family(out, name, kind, help)?;
+        writeln!(out, "{name} {value}")?;
     }
     Ok(())
 }

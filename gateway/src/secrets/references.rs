@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_core::{Code, Diagnostic, Host, Origin, SecretName, SecretSource};
+use tidegate_core::{Code, Diagnostic, Host, Origin, SecretName};
 use tidegate_sds::SecretStore;
 use tidegate_snapshot::{ClientValidation, Cluster, FilterChain, SecretRef, ServerTrust, Snapshot, Source};
 
@@ -85,19 +85,15 @@ struct Unmet {
 }
 
 impl References {
-    pub(super) fn of(snapshot: &Snapshot, store: &SecretStore) -> Self {
-        let mut references = Self::default();
+    /// `names` are those of the Snapshot.
+    pub(super) fn of(snapshot: &Snapshot, names: BTreeSet<SecretName>, store: &SecretStore) -> Self {
+        let mut references = Self { names, unmet: Vec::new() };
         for_each(snapshot, |secret, usage| {
-            references.names.extend(secret.names.iter().cloned());
             if store.resolve(&secret.names).is_none() {
                 let (names, source) = (secret.names.clone(), secret.source.clone());
                 references.unmet.push(Unmet { names, source, consequence: usage.consequence() });
             }
         });
-        let chains = snapshot.listeners().iter().flat_map(|listener| listener.filter_chains());
-        let servers = chains.filter_map(|chain| chain.tls.as_ref()?.client_validation.as_ref()?.crl.as_ref());
-        let clusters = snapshot.clusters().iter().filter_map(|cluster| cluster.tls.as_ref()?.crl.as_ref());
-        references.names.extend(servers.chain(clusters).cloned());
         references
     }
 
@@ -108,14 +104,14 @@ impl References {
         self.unmet.len() < before
     }
 
+    /// Leaves out references of which one name is not `wanted`.
+    pub(super) fn keep(&mut self, wanted: impl Fn(&SecretName) -> bool) {
+        self.unmet.retain(|unmet| unmet.names.iter().all(&wanted));
+    }
+
     /// The names that nothing is known under and that something is asked for, sorted.
     pub(super) fn missing(&self) -> BTreeSet<SecretName> {
         self.unmet.iter().filter_map(|unmet| unmet.names.first().cloned()).collect()
-    }
-
-    /// The names that one kind of source has to look for.
-    pub(super) fn named(&self, wanted: impl Fn(SecretSource<'_>) -> bool) -> BTreeSet<SecretName> {
-        self.names.iter().filter(|name| wanted(name.source())).cloned().collect()
     }
 
     /// A warning at each field that names what is missing.
@@ -133,8 +129,8 @@ impl Unmet {
     fn finding(&self, store: &SecretStore) -> Diagnostic {
         let names: Vec<_> = self.names.iter().map(SecretName::as_str).collect();
         let names = names.join(" nor ");
-        let is_known = self.names.iter().any(|name| store.get(name).is_some());
-        let message = if is_known {
+        let is_refused = |name| store.status(name).is_some_and(|status| status.refused.is_some());
+        let message = if self.names.iter().any(is_refused) {
             format!("what was offered as {names} cannot be used; {}", self.consequence)
         } else {
             format!("no source has {names}; {}", self.consequence)
@@ -146,6 +142,17 @@ impl Unmet {
             None => finding,
         }
     }
+}
+
+/// Every name that a Snapshot asks for, alternatives and revocation lists too.
+pub(super) fn names(snapshot: &Snapshot) -> BTreeSet<SecretName> {
+    let mut names = BTreeSet::new();
+    for_each(snapshot, |secret, _| names.extend(secret.names.iter().cloned()));
+    let chains = snapshot.listeners().iter().flat_map(|listener| listener.filter_chains());
+    let servers = chains.filter_map(|chain| chain.tls.as_ref()?.client_validation.as_ref()?.crl.as_ref());
+    let clusters = snapshot.clusters().iter().filter_map(|cluster| cluster.tls.as_ref()?.crl.as_ref());
+    names.extend(servers.chain(clusters).cloned());
+    names
 }
 
 /// Which hosts each certificate is shown for, so that it can be held against them. Of several names of a reference

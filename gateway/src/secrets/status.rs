@@ -1,11 +1,15 @@
 //! Secrets as the admin interface and the metrics show them.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use tidegate_admin::{SecretContent, SecretState, SecretStatus};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use tidegate_admin::{AlternativeName, CertificateFacts, PublicBytes, SecretContent, SecretState, SecretStatus};
 use tidegate_core::SecretName;
-use tidegate_sds::{Content, SecretSlot, SecretStore};
+use tidegate_sds::{Content, ContentKind, SecretGauge, SecretStore, SubjectName};
 
 /// What metrics tell of a secret.
 pub(super) struct SecretFacts {
@@ -17,43 +21,142 @@ pub(super) struct SecretFacts {
 }
 
 impl SecretFacts {
-    pub(super) fn of(slot: &SecretSlot) -> Self {
-        let current = slot.current();
+    pub(super) fn of(gauge: SecretGauge<'_>) -> Self {
         Self {
-            name: slot.name().clone(),
-            not_after: None,
-            rotated: None,
-            failures: 0,
-            version: current.map_or(0, |secret| secret.version),
+            name: gauge.name.clone(),
+            not_after: gauge.end.map(SystemTime::from),
+            rotated: gauge.rotated.map(SystemTime::from),
+            failures: gauge.counters.failures,
+            version: gauge.version,
         }
     }
 }
 
-/// Every secret that the store knows, and those of `missing` that it does not, sorted by name.
+/// Every secret that the store has something of, and those of `missing`, sorted by name.
 pub(super) fn all(store: &SecretStore, missing: &BTreeSet<SecretName>) -> Vec<SecretStatus> {
-    let mut all: Vec<_> = store.slots().iter().map(|slot| status(slot)).collect();
-    let unknown = missing.iter().filter(|name| store.get(name).is_none());
-    all.extend(unknown.map(|name| SecretStatus {
+    let statuses = store.statuses();
+    let known: BTreeSet<_> = statuses.iter().map(|status| status.name.clone()).collect();
+    // Names that hosts are expected under, beside another that serves them, are no business of anybody's.
+    let told = |status: &tidegate_sds::SecretStatus| {
+        status.content.is_some() || status.refused.is_some() || missing.contains(&status.name)
+    };
+    let mut all: Vec<_> = statuses.into_iter().filter(told).map(|status| shown(store, status)).collect();
+    all.extend(missing.iter().filter(|name| !known.contains(*name)).map(|name| SecretStatus {
         name: name.to_string(),
-        remarks: vec!["no source has it".into()],
+        remarks: vec![NOWHERE.into()],
         ..SecretStatus::default()
     }));
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
 }
 
-fn status(slot: &SecretSlot) -> SecretStatus {
-    let current = slot.current();
+const NOWHERE: &str = "no source has it";
+
+fn shown(store: &SecretStore, status: tidegate_sds::SecretStatus) -> SecretStatus {
+    let mut remarks = Vec::new();
+    if let Some(refused) = &status.refused {
+        let since = humantime::format_rfc3339_seconds(SystemTime::from(refused.since));
+        remarks.push(format!("refused since {since}, from {}: {}", refused.origin, refused.reasons.join("; ")));
+    }
+    if status.state == tidegate_sds::SecretState::Orphaned {
+        remarks.push("its source no longer has it".into());
+    }
+    remarks.extend(status.flaws);
+    if status.content.is_none() && remarks.is_empty() {
+        remarks.push(NOWHERE.into());
+    }
+    let secret = store.get(&status.name).and_then(|slot| slot.current());
+    let (certificates_pem, crl_pem) = secret.map(|secret| public(&secret.content)).unwrap_or_default();
     SecretStatus {
-        name: slot.name().to_string(),
-        content: match current.as_ref().map(|secret| &secret.content) {
+        name: status.name.to_string(),
+        content: match status.content {
             None => SecretContent::Unknown,
-            Some(Content::Certificate(_)) => SecretContent::CertificateChain,
-            Some(Content::Trust(_)) => SecretContent::Authorities,
-            Some(Content::Crl(_)) => SecretContent::RevocationLists,
+            Some(ContentKind::Certificate) => SecretContent::CertificateChain,
+            Some(ContentKind::Trust) => SecretContent::Authorities,
+            Some(ContentKind::Crl) => SecretContent::RevocationLists,
         },
-        state: if current.is_some() { SecretState::Active } else { SecretState::Warming },
-        version: current.map_or(0, |secret| secret.version),
-        ..SecretStatus::default()
+        source: status.source.map(|source| source.as_str().to_owned()).unwrap_or_default(),
+        object: status.key.map(|key| key.to_string()),
+        origin: status.origin.to_string(),
+        state: match status.state {
+            tidegate_sds::SecretState::Missing => SecretState::Warming,
+            tidegate_sds::SecretState::Active => SecretState::Active,
+            tidegate_sds::SecretState::Refused => SecretState::Refused,
+            tidegate_sds::SecretState::Orphaned => SecretState::Orphaned,
+        },
+        remarks,
+        version: status.version,
+        rotated: status.rotated.map(SystemTime::from),
+        failures: status.counters.failures,
+        hosts: status.hosts.iter().map(ToString::to_string).collect(),
+        certificates: status.facts.iter().map(facts).collect(),
+        certificates_pem,
+        crl_pem,
+    }
+}
+
+fn facts(facts: &tidegate_sds::CertificateFacts) -> CertificateFacts {
+    let name = |name: &SubjectName| match name {
+        SubjectName::Dns(name) => AlternativeName::Dns(name.to_string()),
+        SubjectName::Uri(name) => AlternativeName::Uri(name.to_string()),
+        SubjectName::Ip(address) => AlternativeName::Ip(address.to_string()),
+        SubjectName::Email(name) => AlternativeName::Email(name.to_string()),
+    };
+    CertificateFacts {
+        subject: facts.subject.to_string(),
+        issuer: facts.issuer.to_string(),
+        serial_number: facts.serial.to_string(),
+        subject_alt_names: facts.names.iter().map(name).collect(),
+        not_before: facts.validity.not_before.into(),
+        not_after: facts.validity.not_after.into(),
+        sha256: facts.fingerprint.to_string(),
+        key: facts.key.to_string(),
+    }
+}
+
+/// Certificates and revocation lists of a secret in PEM. Written anew from what was read, so that nothing else that
+/// stood in the same file, such as a key, can come along.
+fn public(content: &Content) -> (Option<PublicBytes>, Option<PublicBytes>) {
+    let lists = |lists: &[CertificateRevocationListDer<'_>]| {
+        (!lists.is_empty()).then(|| pem("X509 CRL", lists.iter().map(AsRef::as_ref)))
+    };
+    match content {
+        Content::Certificate(material) => (Some(pem("CERTIFICATE", material.chain().iter().map(AsRef::as_ref))), None),
+        Content::Trust(material) => {
+            let authorities = CertificateDer::pem_slice_iter(material.authorities_pem().as_slice());
+            let authorities: Vec<_> = authorities.filter_map(Result::ok).collect();
+            (Some(pem("CERTIFICATE", authorities.iter().map(AsRef::as_ref))), lists(material.crls()))
+        }
+        Content::Crl(material) => (None, lists(material.crls())),
+    }
+}
+
+/// RFC 7468.
+fn pem<'d>(label: &str, sections: impl Iterator<Item = &'d [u8]>) -> PublicBytes {
+    let mut text = String::new();
+    for der in sections {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "-----BEGIN {label}-----");
+        // A line of 64 characters is 48 bytes.
+        for line in der.chunks(48) {
+            text.push_str(&tidegate_admin::base64(line));
+            text.push('\n');
+        }
+        let _ = writeln!(text, "-----END {label}-----");
+    }
+    Arc::from(text.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pem_is_read_back() {
+        let sections = [vec![1u8; 100], vec![2u8; 48], Vec::new()];
+        let text = pem("CERTIFICATE", sections.iter().map(Vec::as_slice));
+        let read: Vec<_> = CertificateDer::pem_slice_iter(&text).map(|section| section.unwrap().to_vec()).collect();
+        assert_eq!(read, sections);
+        assert!(text.split(|byte| *byte == b'\n').all(|line| line.len() <= 64));
     }
 }

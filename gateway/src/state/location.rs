@@ -91,6 +91,17 @@ impl StateFile {
     }
 }
 
+/// The folder of what ACME needs to go on after a restart; none if nothing is to be kept. One for each gateway, as the
+/// state file is.
+pub(crate) fn acme_folder(dir: &StateDir, source: &ConfigSource, read: &ReadOptions) -> Option<PathBuf> {
+    let ConfigSource::Paths(paths) = source else { return None };
+    match dir {
+        StateDir::None => None,
+        StateDir::Path(path) => Some(path.join("acme")),
+        StateDir::Default => Some(default_folder()?.join(format!("acme-{}", fingerprint(paths, read)))),
+    }
+}
+
 /// `$XDG_STATE_HOME/tidegate`, `~/.local/state/tidegate`, or `/var/lib/tidegate` for root; none without a home.
 fn default_folder() -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

@@ -1,0 +1,161 @@
+//! What brings secrets without being asked by the configuration's folder: SDS servers elsewhere, ACME authorities.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tidegate_acme::{CertificateRequest, ChallengeKind, Issuer, IssuerOptions};
+use tidegate_core::{Code, Diagnostic, Kind, Origin, SecretName};
+use tidegate_resources::{AcmeChallenge, Object, ResourceSet, Spec};
+use tidegate_sds::SecretStore;
+use tidegate_sds_wire::{ConnectionState, ProviderOptions, SdsClient, provider_and_resource};
+use tokio::runtime::Handle;
+
+/// Sources that the command line names.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SourceOptions {
+    /// Folders of PEM files.
+    pub(crate) folders: Vec<PathBuf>,
+    /// SDS servers.
+    pub(crate) providers: Vec<ProviderOptions>,
+}
+
+/// The running sources.
+#[derive(Debug)]
+pub(super) struct Sources {
+    store: Arc<SecretStore>,
+    runtime: Handle,
+    providers: BTreeMap<String, SdsClient>,
+    /// Where ACME's state is kept; none if the process keeps nothing.
+    acme_folder: Option<PathBuf>,
+    /// Started with the first certificate that is to be issued.
+    issuer: Option<Issuer>,
+    requests: Vec<CertificateRequest>,
+}
+
+impl Sources {
+    pub(super) fn start(
+        store: Arc<SecretStore>,
+        options: SourceOptions,
+        acme_folder: Option<PathBuf>,
+        runtime: Handle,
+    ) -> Self {
+        let entered = runtime.enter();
+        let providers = options.providers.into_iter();
+        let providers =
+            providers.map(|options| (options.name.clone(), SdsClient::start(options, store.clone()))).collect();
+        drop(entered);
+        Self { store, runtime, providers, acme_folder, issuer: None, requests: Vec::new() }
+    }
+
+    /// Has sources look for these names, and for no others.
+    pub(super) fn look_for(&self, names: &BTreeSet<SecretName>) {
+        for client in self.providers.values() {
+            client.want(names);
+        }
+    }
+
+    /// Has the certificates issued that the set asks for. Those that were issued before are in the store when this
+    /// returns.
+    pub(super) fn issue(&mut self, set: &ResourceSet) {
+        let requests: Vec<_> = set.iter_kind(Kind::AcmeCertificate).filter_map(|object| request(object)).collect();
+        if requests == self.requests {
+            return;
+        }
+        self.requests.clone_from(&requests);
+        let Some(folder) = &self.acme_folder else { return };
+        let issuer = self.issuer.get_or_insert_with(|| {
+            let _entered = self.runtime.enter();
+            Issuer::start(self.store.clone(), folder.clone(), IssuerOptions::default())
+        });
+        self.runtime.block_on(issuer.set_requests(requests));
+    }
+
+    /// What keeps sources from bringing what they are asked for.
+    pub(super) fn findings(&self, names: &BTreeSet<SecretName>) -> Vec<Diagnostic> {
+        let mut findings = self.issuer.as_ref().map(Issuer::findings).unwrap_or_default();
+        if self.acme_folder.is_none() {
+            findings.extend(self.requests.iter().map(nowhere_to_keep));
+        }
+        for client in self.providers.values() {
+            let status = client.status();
+            if let (ConnectionState::BackingOff, Some(error)) = (status.state, status.last_error) {
+                let message =
+                    format!("the SDS server {} at {} cannot be used: {error}", status.provider, status.address);
+                let finding = Diagnostic::warning(Code::ENVIRONMENT, Origin::new("--sds-provider", 0, 0), message);
+                findings.push(finding.help("what it sent before serves on; it is tried again"));
+            }
+        }
+        let asked = names.iter().filter_map(|name| Some((name, provider_and_resource(name)?.0)));
+        let unknown: BTreeMap<_, _> = asked
+            .filter(|(_, provider)| !self.providers.contains_key(*provider))
+            .map(|(name, of)| (of, name))
+            .collect();
+        for (provider, name) in unknown {
+            let message = format!("{name} is asked for, and no SDS server is called {provider}");
+            let finding = Diagnostic::warning(Code::ENVIRONMENT, Origin::new("--sds-provider", 0, 0), message);
+            findings.push(finding.help(format!("start with --sds-provider {provider}=ADDRESS")));
+        }
+        findings
+    }
+
+    /// How the sources stand, for people; no keys.
+    pub(super) fn status(&self) -> Value {
+        let providers: Vec<_> = self.providers.values().map(|client| json!(client.status())).collect();
+        let issued = self.issuer.as_ref().map(Issuer::statuses).unwrap_or_default();
+        let time = |at: Option<std::time::SystemTime>| at.map(|at| humantime::format_rfc3339_seconds(at).to_string());
+        let issued: Vec<_> = issued
+            .into_iter()
+            .map(|one| {
+                json!({
+                    "name": one.name,
+                    "object": one.key.map(|key| key.to_string()),
+                    "dns_names": one.dns_names,
+                    "directory": one.directory,
+                    "challenge": one.challenge.as_str(),
+                    "state": one.state.as_str(),
+                    "not_before": time(one.not_before),
+                    "not_after": time(one.not_after),
+                    "next_attempt": time(one.next_attempt),
+                    "failures": one.failures,
+                    "last_error": one.last_error,
+                    "orders": one.orders,
+                })
+            })
+            .collect();
+        json!({ "sds_providers": providers, "acme": issued })
+    }
+}
+
+/// The secret that an AcmeCertificate fills.
+pub(super) fn issued_name(object: &Object) -> Option<SecretName> {
+    request(object).map(|request| request.name)
+}
+
+fn request(object: &Object) -> Option<CertificateRequest> {
+    let Spec::AcmeCertificate(certificate) = &object.spec else { return None };
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    Some(CertificateRequest {
+        name: SecretName::kubernetes(&object.key.namespace, certificate.credential_name(&object.key)),
+        dns_names: certificate.dns_names.clone(),
+        directory: certificate.directory().to_owned(),
+        email: some(&certificate.email),
+        challenge: match certificate.challenge {
+            AcmeChallenge::Http01 => ChallengeKind::Http01,
+            AcmeChallenge::TlsAlpn01 => ChallengeKind::TlsAlpn01,
+        },
+        roots: some(&certificate.ca_certificates).map(PathBuf::from),
+        renew_before: certificate.renew_before.map(tidegate_resources::Duration::get),
+        key: Some(object.key.clone()),
+        origin: object.origin.clone(),
+    })
+}
+
+fn nowhere_to_keep(request: &CertificateRequest) -> Diagnostic {
+    let message = "the certificate is not ordered: there is no state directory to keep it and its account in";
+    let mut finding = Diagnostic::error(Code::ENVIRONMENT, request.origin.clone(), message)
+        .help("start with --state-dir DIR: a certificate that is ordered anew with every restart soon meets the authority's limits");
+    finding.key.clone_from(&request.key);
+    finding
+}
