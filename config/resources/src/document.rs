@@ -11,8 +11,9 @@ use std::sync::Arc;
 use tidegate_core::{Code, Diagnostic, Kind, Level, Origin, Position, ResourceKey};
 
 use self::kinds::Lookup;
-use crate::node::{Node, Scrub as _, Value, shorten};
+use crate::node::{Node, Value, shorten};
 use crate::object::Object;
+use crate::redact::Scrub as _;
 use crate::yaml::{self, Lines};
 
 pub use self::mesh::parse_mesh_config;

@@ -24,6 +24,7 @@ mod node;
 mod object;
 mod pending;
 pub mod re2;
+mod redact;
 mod set;
 mod spans;
 mod validate;

@@ -23,9 +23,9 @@ use std::collections::HashSet;
 use tidegate_core::{Code, Diagnostic, Kind, Level};
 
 use crate::duration::Duration;
-use crate::node::Scrub as _;
 use crate::object::{Object, Spec};
 use crate::re2;
+use crate::redact::Scrub as _;
 
 /// More findings about one object than this are not listed.
 const MAX_FINDINGS: usize = 100;
