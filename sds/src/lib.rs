@@ -23,6 +23,7 @@ mod proof;
 mod revocation;
 mod signature;
 mod slot;
+pub mod sources;
 mod status;
 mod store;
 mod time;
