@@ -20,11 +20,15 @@ async fn rig(
         ("fourth", "fourth-example.wildcard.org"),
     ];
     let routed = ["example.org", "second-example.org", "*.wildcard.org", "fourth-example.wildcard.org"];
-    let servers: Vec<String> = hosts.iter().map(|(name, host)| yaml::https(port, name, &[host], "cert")).collect();
-    let mut text = yaml::gateway_of(&servers);
+    // A Gateway each: a wildcard's VirtualService would bind to the narrower server of its own Gateway, too.
+    let mut text = String::new();
     for (number, backend) in backends.iter().enumerate() {
+        let (gateway, host) = hosts[number];
         let service = format!("s{number}.test");
-        text += &yaml::forward(&format!("v{number}"), routed[number], &service);
+        let server = yaml::https(port, gateway, &[host], "cert");
+        text += &yaml::gateway_of(&[server]).replace("{name: edge}", &format!("{{name: {gateway}}}"));
+        text +=
+            &yaml::forward(&format!("v{number}"), routed[number], &service).replace("[edge]", &format!("[{gateway}]"));
         text += &yaml::service_entry(&format!("s{number}"), &service, "HTTP", &[backend.address]);
     }
     text += &secrets(authority, &[("cert", &["example.org", "second-example.org", "*.wildcard.org"])]);
