@@ -301,6 +301,6 @@ mod tests {
         check(&with(&[4, 0, 3, 9, 9]), malformed);
         check(&with(&[4, 0]), malformed);
         check(&v2(0x21, 0x11, &[0; MAX_V2_REST + 1]), Err(ProxyHeaderFailure::TooLarge));
-        assert_eq!(done(&v2(0x31, 0x11, &four)[..13]), malformed.map(|()| None));
+        assert_eq!(done(&v2(0x31, 0x11, &four)[..13]), malformed.map(|_: Proxied| None));
     }
 }

@@ -1,15 +1,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A client that sends bytes and knows just enough HTTP/1 to find the end of an answer.
-pub(crate) struct Client {
-    pub(crate) tcp: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) tcp: S,
     read: Vec<u8>,
 }
 
@@ -43,11 +43,18 @@ impl Answer {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self { tcp: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub(crate) fn over(stream: S) -> Self {
+        Self { tcp: stream, read: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.tcp.write_all(bytes.as_ref()).await.unwrap();
+        self.tcp.flush().await.unwrap();
     }
 
     /// Reads a final answer to a request other than HEAD.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tidegate_core::{Host, Kind, Lifecycle, Origin, ResourceKey};
 use tidegate_proxy::{Gateway, GatewayOptions, Limits};
+use tidegate_sds::SecretStore;
 use tidegate_snapshot::{
-    Cluster, ClusterIndex, ClusterRef, DestinationService, Discovery, Endpoint, EndpointAddress, FilterChain, Forward,
-    HeaderOperations, Health, Listener, ListenerProtocol, LoadBalancing, Locality, MeshSettings, NetworkFilter,
-    PathMatch, Route, RouteAction, RouteMatch, RouteTable, Snapshot, Source, UpstreamProtocol, VirtualHost,
-    WeightedCluster, Workload,
+    ClientTls, Cluster, ClusterIndex, ClusterRef, DestinationService, Discovery, Endpoint, EndpointAddress,
+    FilterChain, Forward, HeaderOperations, Health, Listener, ListenerProtocol, LoadBalancing, Locality, MeshSettings,
+    NetworkFilter, PathMatch, Route, RouteAction, RouteMatch, RouteTable, Snapshot, Source, UpstreamProtocol,
+    VirtualHost, WeightedCluster, Workload,
 };
 
 /// A gateway that listens on loopback.
@@ -24,12 +25,21 @@ impl Edge {
     }
 
     pub(crate) async fn with_limits(snapshot: Snapshot, limits: Limits) -> Self {
+        Self::with_secrets(snapshot, limits, Arc::default()).await
+    }
+
+    pub(crate) async fn with_secrets(snapshot: Snapshot, limits: Limits, secrets: Arc<SecretStore>) -> Self {
         let lifecycle = Lifecycle::default();
-        let options = GatewayOptions { workers: 2, limits, ..GatewayOptions::default() };
+        let options = GatewayOptions { workers: 2, limits, secrets, ..GatewayOptions::default() };
         let gateway = Gateway::start(options, lifecycle.clone()).unwrap();
         let findings = gateway.publish(Arc::new(snapshot)).await;
         assert!(findings.is_empty(), "{findings:?}");
         Self { gateway, lifecycle }
+    }
+
+    /// Serves `snapshot` with what `secrets` holds and will hold.
+    pub(crate) async fn trusting(snapshot: Snapshot, secrets: &Arc<SecretStore>) -> Self {
+        Self::with_secrets(snapshot, Limits::default(), secrets.clone()).await
     }
 
     pub(crate) async fn publish(&self, snapshot: Snapshot) {
@@ -132,6 +142,13 @@ impl Config {
         ClusterRef::Found { index: ClusterIndex(self.clusters.len() as u32 - 1), name }
     }
 
+    /// Connections to `cluster` are secured from now on.
+    pub(crate) fn secure(&mut self, cluster: &ClusterRef, tls: ClientTls) {
+        let ClusterRef::Found { index, .. } = cluster else { panic!("no cluster") };
+        let own = &mut self.clusters[index.0 as usize];
+        *own = Arc::new(Cluster { tls: Some(Arc::new(tls)), ..Cluster::clone(own) });
+    }
+
     pub(crate) fn route(mut self, route: Route) -> Self {
         self.routes.push(route);
         self
@@ -141,6 +158,13 @@ impl Config {
         let RouteAction::Forward(forward) = &mut self.routes[0].action else { panic!("no forwarding route") };
         edit(forward);
         self
+    }
+
+    /// One listener with these chains, in place of those of HTTP.
+    pub(crate) fn snapshot_with(self, protocol: ListenerProtocol, chains: Vec<FilterChain>) -> Snapshot {
+        let (name, port) = self.listeners.into_iter().next().expect("a listener");
+        let listener = Listener::new(name, Some([127, 0, 0, 1].into()), port, protocol, chains);
+        Snapshot::new(vec![listener], self.clusters, self.mesh)
     }
 
     pub(crate) fn snapshot(self) -> Snapshot {
@@ -160,6 +184,11 @@ impl Config {
                 listener
             })
             .collect();
+        Snapshot::new(listeners, self.clusters, self.mesh)
+    }
+
+    /// These listeners instead of the config's own.
+    pub(crate) fn snapshot_of(self, listeners: Vec<Listener>) -> Snapshot {
         Snapshot::new(listeners, self.clusters, self.mesh)
     }
 }

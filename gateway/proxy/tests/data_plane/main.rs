@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod backend;
+mod certificates;
 mod client;
 mod harness;
 mod http2;
@@ -11,4 +12,8 @@ mod limits;
 mod proxying;
 mod replies;
 mod retries;
+mod secure_backend;
+mod tls;
+mod tls_edge;
 mod upgrades;
+mod upstream_tls;

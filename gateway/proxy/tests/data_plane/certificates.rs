@@ -1,0 +1,146 @@
+//! Certificates for tests, made when they are needed.
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use tidegate_core::{Origin, SecretBytes, SecretName};
+use tidegate_sds::{Offer, Payload, SecretStore, SourceKind};
+
+/// Signs certificates.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pub(crate) pem: String,
+    pub(crate) der: CertificateDer<'static>,
+}
+
+/// A certificate with its chain and its key.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    pub(crate) chain_pem: String,
+    pub(crate) key_pem: String,
+}
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let params = ca_params(name);
+        let certificate = params.self_signed(&key).unwrap();
+        Self { pem: certificate.pem(), der: certificate.der().clone(), issuer: Issuer::new(params, key) }
+    }
+
+    /// Of a server called `hosts`.
+    pub(crate) fn server(&self, hosts: &[&str]) -> Identity {
+        self.issue(KeyPair::generate().unwrap(), hosts, |_| {})
+    }
+
+    /// Of a client that is allowed to be one.
+    pub(crate) fn client(&self, name: &str) -> Identity {
+        self.client_with(name, |_| {})
+    }
+
+    pub(crate) fn client_with(&self, name: &str, edit: impl FnOnce(&mut CertificateParams)) -> Identity {
+        self.issue(KeyPair::generate().unwrap(), &[], |params| {
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            edit(params);
+        })
+    }
+
+    pub(crate) fn issue(&self, key: KeyPair, hosts: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut params =
+            CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        edit(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Identity { chain_pem: certificate.pem(), key_pem: key.serialize_pem() }
+    }
+
+    /// A list that revokes `serials` and is valid until the year `until`.
+    pub(crate) fn revocation_list(&self, serials: &[u64], until: i32) -> String {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+
+    /// What a client trusts that trusts this.
+    pub(crate) fn roots(&self) -> Arc<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.der.clone()).unwrap();
+        Arc::new(roots)
+    }
+}
+
+fn ca_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params
+}
+
+impl Identity {
+    pub(crate) fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).map(Result::unwrap).collect()
+    }
+
+    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).unwrap()
+    }
+
+    pub(crate) fn payload(&self) -> Payload {
+        Payload::Certificate { chain: bytes(&self.chain_pem), key: bytes(&self.key_pem), ocsp_staple: None }
+    }
+}
+
+pub(crate) fn bytes(text: &str) -> SecretBytes {
+    SecretBytes::new(text.as_bytes().to_vec())
+}
+
+/// The name under which tests offer `name`.
+pub(crate) fn secret(name: &str) -> SecretName {
+    SecretName::kubernetes("istio-system", name)
+}
+
+/// Puts `payload` under [`secret`]`(name)`.
+pub(crate) fn offer(store: &SecretStore, name: &str, payload: Payload) {
+    let findings = store.offer(vec![Offer::new(secret(name), SourceKind::Kubernetes, Origin::default(), payload)]);
+    assert!(findings.is_empty(), "{findings:?}");
+}
+
+/// Puts an authority, and maybe its revocation list, under [`secret`]`(name)`.
+pub(crate) fn offer_trust(store: &SecretStore, name: &str, authorities: &[&Authority], crl: Option<&str>) {
+    let pem: String = authorities.iter().map(|authority| authority.pem.as_str()).collect();
+    offer(store, name, Payload::Trust { authorities: bytes(&pem), crl: crl.map(bytes) });
+}
+
+/// A client of TLS that trusts `authority`.
+pub(crate) fn client_config(authority: &Authority, identity: Option<&Identity>) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(authority.roots());
+    match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => builder.with_client_auth_cert(identity.certificates(), identity.key()).unwrap(),
+    }
+}
