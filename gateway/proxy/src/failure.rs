@@ -179,7 +179,11 @@ fn of_upstream(context: &mut RequestContext, error: &Error) -> LocalReply {
         ErrorType::H2Error if is_protocol_error(error) => {
             LocalReply::upstream_reset(ResetReason::ProtocolError, None, retried)
         }
-        _ => LocalReply::upstream_reset(ResetReason::ConnectionTermination, None, retried),
+        _ => {
+            context.transport_failure = tls_failure(error).or(context.transport_failure.take());
+            let failure = context.transport_failure.as_deref();
+            LocalReply::upstream_reset(ResetReason::ConnectionTermination, failure, retried)
+        }
     }
 }
 
@@ -198,6 +202,12 @@ fn is_remote_reset(error: &Error) -> bool {
 
 fn is_protocol_error(error: &Error) -> bool {
     h2_error(error).is_some_and(|error| error.is_library())
+}
+
+/// What TLS said on a connection that was secured already: with TLS 1.3 a backend refuses a certificate that late.
+fn tls_failure(error: &Error) -> Option<String> {
+    let error: &std::io::Error = error.root_cause().downcast_ref()?;
+    error.get_ref()?.is::<rustls::Error>().then(|| TransportFailure::of_io(error).to_string())
 }
 
 /// What the operating system or TLS said, in Envoy's words.

@@ -13,9 +13,9 @@ use pingora_proxy::Session;
 use tidegate_snapshot::{EndpointAddress, UpstreamProtocol};
 use tokio::time::{Instant, timeout_at};
 
+use crate::edge;
 use crate::local_reply::LocalReply;
 use crate::request_context::RequestContext;
-use crate::edge;
 use crate::upstream::{ClusterTls, ConnectionGuard, HostState, Target, TransportFailure};
 
 /// An idle connection is kept this long; backends that keep theirs for a minute, as many do, close after us.

@@ -142,9 +142,7 @@ impl<'a> Session<'a> {
             Err(failure) => {
                 host.connect_failed();
                 self.transport_failure = Some(failure);
-                self.refuse(
-                    ResponseFlags::UPSTREAM_CONNECTION_FAILURE | ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED,
-                )
+                self.refuse(ResponseFlags::UPSTREAM_CONNECTION_FAILURE | ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED)
             }
         }
     }

@@ -79,10 +79,7 @@ mod tests {
         let provider = provider(&parameters);
         let old: Vec<Id> =
             provider.cipher_suites.iter().filter(|it| it.tls13().is_none()).map(|it| it.suite()).collect();
-        assert_eq!(
-            old,
-            [Id::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, Id::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]
-        );
+        assert_eq!(old, [Id::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, Id::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]);
         assert_eq!(provider.cipher_suites.len(), 5);
         let groups: Vec<NamedGroup> = provider.kx_groups.iter().map(|group| group.name()).collect();
         assert_eq!(groups, [NamedGroup::secp384r1, NamedGroup::X25519]);

@@ -28,4 +28,4 @@ pub(crate) use registry::ClusterRegistry;
 pub use resolver::DnsOptions;
 pub(crate) use socket::Socket;
 pub use status::{ClusterStatus, DnsStatus, EndpointStatus};
-pub(crate) use tls::{ClusterTls, SystemRoots, TlsResources, TransportFailure};
+pub(crate) use tls::{ClusterTls, TransportFailure};

@@ -66,12 +66,7 @@ where
     U: AsyncRead + AsyncWrite + Unpin + ?Sized,
 {
     /// `early` was read of the client already. Without a timeout a tunnel in which nothing moves never ends.
-    pub(super) fn new(
-        client: &'a mut C,
-        upstream: &'a mut U,
-        early: Vec<u8>,
-        idle_timeout: Option<Duration>,
-    ) -> Self {
+    pub(super) fn new(client: &'a mut C, upstream: &'a mut U, early: Vec<u8>, idle_timeout: Option<Duration>) -> Self {
         let up = Direction { read_bytes: early.len() as u64, pending: early, ..Direction::default() };
         let idle_timeout = idle_timeout.unwrap_or(NEVER).min(NEVER);
         Self { client, upstream, up, down: Direction::default(), idle_timeout }

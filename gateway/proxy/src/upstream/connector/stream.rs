@@ -29,11 +29,7 @@ pub(super) struct SecureStream {
 }
 
 impl SecureStream {
-    pub(super) fn new(
-        tls: TlsStream<Socket>,
-        key: Arc<PoolKey>,
-        host: &HostState,
-    ) -> pingora_error::Result<Self> {
+    pub(super) fn new(tls: TlsStream<Socket>, key: Arc<PoolKey>, host: &HostState) -> pingora_error::Result<Self> {
         let socket = SocketDigest::from_raw_fd(tls.get_ref().0.as_raw_fd());
         let http2 = key.http2;
         // Any response will do: the digest is only a carrier.
@@ -73,7 +69,12 @@ impl fmt::Debug for SecureStream {
 
 impl AsyncRead for SecureStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_read(cx, out)
+        Pin::new(&mut self.tls).poll_read(cx, out).map_err(|error| match error.kind() {
+            // The backend closed without a goodbye. An answer that ends so may be cut (RFC 9112 section 9.8); a pooled
+            // connection has died, which Pingora knows by this name.
+            io::ErrorKind::UnexpectedEof => io::ErrorKind::ConnectionReset.into(),
+            _ => error,
+        })
     }
 }
 

@@ -44,16 +44,14 @@ impl TransportFailure {
             Error::InvalidMessage(_) => (247, "WRONG_VERSION_NUMBER".into(), ""),
             Error::PeerIncompatible(_) => (240, "UNSUPPORTED_PROTOCOL".into(), ""),
             Error::NoApplicationProtocol => (ALERT + 120, alert_name(AlertDescription::NoApplicationProtocol), ""),
-            Error::PeerMisbehaved(_) | Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
-                (225, "UNEXPECTED_MESSAGE".into(), "")
-            }
+            Error::PeerMisbehaved(_)
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. } => (225, "UNEXPECTED_MESSAGE".into(), ""),
             _ => return Self("TLS_error:the handshake failed:TLS_error_end".into()),
         };
         let separator = if detail.is_empty() { "" } else { ":" };
         let code = SSL + reason;
-        Self(
-            format!("TLS_error:|{code}:SSL routines:OPENSSL_internal:{name}{separator}{detail}:TLS_error_end").into(),
-        )
+        Self(format!("TLS_error:|{code}:SSL routines:OPENSSL_internal:{name}{separator}{detail}:TLS_error_end").into())
     }
 }
 

@@ -25,11 +25,8 @@ pub(super) fn verified(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, TransportFailure> {
     let builder = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
-    let chain = builder
-        .with_crls(crls)
-        .enforce_revocation_expiration()
-        .build()
-        .map_err(|_| TransportFailure::UNUSABLE)?;
+    let chain =
+        builder.with_crls(crls).enforce_revocation_expiration().build().map_err(|_| TransportFailure::UNUSABLE)?;
     Ok(if names.is_empty() { chain } else { Arc::new(NamedVerifier { chain, names: names.to_vec() }) })
 }
 

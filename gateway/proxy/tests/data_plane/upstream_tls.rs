@@ -1,0 +1,666 @@
+//! TLS towards backends: whom the gateway trusts, as whom it appears, and that no connection is shared between the two.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use parking_lot::Mutex;
+use tidegate_core::{Kind, Origin, ResourceKey};
+use tidegate_sds::SecretStore;
+use tidegate_snapshot::{
+    CipherSuite, ClientTls, Forward, SecretRef, ServerTrust, TlsParameters, TlsVersion, UpstreamProtocol,
+    UpstreamServerName,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::backend::{Body, channel, full};
+use crate::certificates::{self, Authority, Identity, offer, offer_trust};
+use crate::client::{Answer, Client, get, once};
+use crate::harness::{Config, Edge, destination, forward, prefix};
+use crate::secure_backend::{self, Seen, leaf, lenient_server, numbered_leaf, server};
+
+const CA: &str = "backend-cacert";
+const OWN: &str = "own";
+const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: a.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+fn secret(name: &str) -> SecretRef {
+    let key = ResourceKey::local(Kind::DestinationRule, "default", "rule");
+    SecretRef::new(vec![certificates::secret(name)], key, Origin::default())
+}
+
+/// Mode SIMPLE with the authorities in [`CA`] and SNI from the Host header.
+fn simple() -> ClientTls {
+    ClientTls {
+        trust: ServerTrust::Authorities(secret(CA)),
+        crl: None,
+        certificate: None,
+        server_name: UpstreamServerName::FromHost,
+        subject_alt_names: Vec::new(),
+        parameters: TlsParameters::default(),
+    }
+}
+
+fn mutual() -> ClientTls {
+    ClientTls { certificate: Some(secret(OWN)), ..simple() }
+}
+
+fn named(names: &[&str]) -> ClientTls {
+    ClientTls { subject_alt_names: names.iter().map(|name| (*name).to_owned()).collect(), ..simple() }
+}
+
+/// One route to one backend over TLS.
+fn to(backend: SocketAddr, protocol: UpstreamProtocol, tls: ClientTls) -> Config {
+    let mut config = Config::new();
+    let cluster = config.cluster_of("backend", &[backend], protocol);
+    config.secure(&cluster, tls);
+    config.route(forward(Forward::new(vec![destination(&cluster)])))
+}
+
+/// A store with the certificate of `authority` as [`CA`].
+fn trusting(authority: &Authority) -> Arc<SecretStore> {
+    let store = Arc::new(SecretStore::default());
+    offer_trust(&store, CA, &[authority], None);
+    store
+}
+
+fn describe(request: &Request<hyper::body::Incoming>, seen: &Seen) -> Body {
+    full(format!(
+        "connection: {}\nsni: {}\nalpn: {}\nversion: {:?}\nclient: {}\nresumed: {}\nhost: {}\n",
+        seen.connection,
+        seen.server_name.as_deref().unwrap_or("-"),
+        seen.alpn.as_deref().unwrap_or("-"),
+        request.version(),
+        seen.client_certificate.as_ref().map_or("-".into(), |certificate| format!("{:x?}", &certificate[..])),
+        seen.resumed,
+        request.uri().authority().map_or_else(
+            || request.headers()["host"].to_str().unwrap().to_owned(),
+            |authority| authority.as_str().to_owned()
+        ),
+    ))
+}
+
+/// A backend that tells what it saw.
+async fn telling(config: rustls::ServerConfig) -> SocketAddr {
+    secure_backend::serve(config, |request, seen| async move { Response::new(describe(&request, &seen)) }).await
+}
+
+fn host(name: &str) -> String {
+    format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n")
+}
+
+fn failed(answer: &Answer, reason: &str) {
+    let expected = format!(
+        "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote \
+         connection failure, transport failure reason: {reason}"
+    );
+    assert_eq!((answer.status, answer.text()), (503, expected.as_str()));
+}
+
+fn verify_failed(detail: &str) -> String {
+    format!(
+        "TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify cert failed: \
+         {detail}:TLS_error_end"
+    )
+}
+
+const UNKNOWN_ISSUER: &str =
+    "X509_verify_cert: certificate verification error at depth 0: unable to get local issuer certificate";
+
+#[tokio::test]
+async fn protocols_follow_the_cluster_and_names_the_host() {
+    let authority = Authority::new("ca");
+    let pair = leaf(&authority, &["a.com", "b.com", "127.0.0.1"]);
+    let store = trusting(&authority);
+    for (protocol, alpn) in [(UpstreamProtocol::Http1, "http/1.1"), (UpstreamProtocol::Http2, "h2")] {
+        let backend = telling(server(&pair, None, &["h2", "http/1.1"])).await;
+        let edge = Edge::trusting(to(backend, protocol, simple()).snapshot(), &store).await;
+        let version = if alpn == "h2" { "HTTP/2.0" } else { "HTTP/1.1" };
+        for (name, sni) in [("a.com", "a.com"), ("B.com:8443", "b.com"), ("127.0.0.1:80", "-")] {
+            let answer = once(edge.address(), host(name)).await;
+            assert_eq!(answer.status, 200, "{answer:?} {}", answer.text());
+            assert_eq!(answer.seen("alpn"), Some(alpn));
+            assert_eq!(answer.seen("version"), Some(version));
+            assert_eq!(answer.seen("sni"), Some(sni), "{name}");
+            assert_eq!(answer.seen("host"), Some(name));
+        }
+        failed(&once(edge.address(), host("c.com")).await, &verify_failed("verify SAN list"));
+        edge.await_request(&["response_code=\"503\"", "response_flags=\"UF,URX\""]).await;
+        let endpoint = &edge.gateway.clusters()[0].endpoints[0];
+        assert!(endpoint.cx_connect_fail >= 3 && endpoint.rq_success == 3, "{endpoint:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_know_alpn_speaks_what_is_configured() {
+    let authority = Authority::new("ca");
+    let pair = leaf(&authority, &["a.com"]);
+    let store = trusting(&authority);
+    for (protocol, version) in [(UpstreamProtocol::Http1, "HTTP/1.1"), (UpstreamProtocol::Http2, "HTTP/2.0")] {
+        let backend = telling(server(&pair, None, &[])).await;
+        let edge = Edge::trusting(to(backend, protocol, simple()).snapshot(), &store).await;
+        let answer = get(edge.address(), "/").await;
+        assert_eq!((answer.seen("alpn"), answer.seen("version")), (Some("-"), Some(version)));
+    }
+}
+
+#[tokio::test]
+async fn every_way_to_trust_is_obeyed() {
+    let (own, other) = (Authority::new("own"), Authority::new("other"));
+    let spiffe = "spiffe://cluster.local/ns/default/sa/backend";
+    let store = Arc::new(SecretStore::default());
+    offer_trust(&store, CA, &[&own], None);
+    let good = leaf(&own, &["a.com", spiffe, "10.1.1.1"]);
+    let wild = leaf(&own, &["*.a.com"]);
+    let strange = leaf(&other, &["a.com", spiffe]);
+    let fixed = |name: &str| ClientTls { server_name: UpstreamServerName::Fixed(name.into()), ..simple() };
+    let unverified = || ClientTls { trust: ServerTrust::Unverified, ..simple() };
+    let system = || ClientTls { trust: ServerTrust::System, ..simple() };
+    let (sans, issuer) = (verify_failed("verify SAN list"), verify_failed(UNKNOWN_ISSUER));
+    let cases: Vec<(&str, &Identity, ClientTls, &str, Option<&str>)> = vec![
+        ("host", &good, simple(), "a.com", None),
+        ("wildcard", &wild, simple(), "x.a.com", None),
+        ("wildcard is one label", &wild, simple(), "a.com", Some(&sans)),
+        ("stranger", &strange, simple(), "a.com", Some(&issuer)),
+        ("fixed", &good, fixed("a.com"), "else.org", None),
+        ("fixed other", &good, fixed("b.com"), "a.com", Some(&sans)),
+        ("uri", &good, named(&["x", spiffe]), "else.org", None),
+        ("address", &good, named(&["10.1.1.1"]), "else.org", None),
+        ("dns", &good, named(&["A.com"]), "10.9.9.9", None),
+        (
+            "name of list is missing",
+            &good,
+            named(&["spiffe://cluster.local/ns/default/sa/other"]),
+            "a.com",
+            Some(&sans),
+        ),
+        ("list does not excuse the chain", &strange, named(&[spiffe]), "a.com", Some(&issuer)),
+        ("unverified", &strange, unverified(), "else.org", None),
+        ("the machine does not know our authority", &good, system(), "a.com", Some(&issuer)),
+    ];
+    for (case, pair, tls, name, failure) in cases {
+        for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+            let backend = telling(server(pair, None, &["h2", "http/1.1"])).await;
+            let edge = Edge::trusting(to(backend, protocol, tls.clone()).snapshot(), &store).await;
+            let answer = once(edge.address(), host(name)).await;
+            match failure {
+                None => assert_eq!(answer.status, 200, "{case}: {}", answer.text()),
+                Some(reason) => {
+                    assert_eq!(answer.status, 503, "{case}");
+                    assert!(answer.text().ends_with(reason), "{case}: {}", answer.text());
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_backend_is_refused() {
+    let authority = Authority::new("ca");
+    let (good, bad) = (numbered_leaf(&authority, &["a.com"], 7), numbered_leaf(&authority, &["a.com"], 8));
+    let store = Arc::new(SecretStore::default());
+    offer_trust(&store, CA, &[&authority], Some(&authority.revocation_list(&[8], 2100)));
+    let backend = telling(server(&good, None, &[])).await;
+    let edge = Edge::trusting(to(backend, UpstreamProtocol::Http1, simple()).snapshot(), &store).await;
+    assert_eq!(get(edge.address(), "/").await.status, 200);
+    let backend = telling(server(&bad, None, &[])).await;
+    edge.publish(to(backend, UpstreamProtocol::Http1, simple()).snapshot()).await;
+    let revoked = "X509_verify_cert: certificate verification error at depth 0: certificate revoked";
+    failed(&get(edge.address(), "/").await, &verify_failed(revoked));
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_a_connection_failure_until_it_comes() {
+    let (authority, clients) = (Authority::new("ca"), Authority::new("clients"));
+    let backend = telling(server(&leaf(&authority, &["a.com"]), Some(&clients), &[])).await;
+    let store = Arc::new(SecretStore::default());
+    let edge = Edge::trusting(to(backend, UpstreamProtocol::Http1, mutual()).snapshot(), &store).await;
+    let missing = |answer: Answer| {
+        let text = "reset reason: remote connection failure, transport failure reason: TLS_error:Secret is not supplied \
+                    by SDS:TLS_error_end";
+        assert!(answer.status == 503 && answer.text().ends_with(text), "{}", answer.text());
+    };
+    missing(get(edge.address(), "/").await);
+    edge.await_request(&["response_code=\"503\"", "response_flags=\"UF\""]).await;
+    offer_trust(&store, CA, &[&authority], None);
+    missing(get(edge.address(), "/").await);
+    offer(&store, OWN, leaf(&clients, &["gateway"]).payload());
+    assert_eq!(get(edge.address(), "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_no_tls_fails_in_envoys_words() {
+    let authority = Authority::new("ca");
+    let store = trusting(&authority);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let garbage = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let _ = tcp.write_all(b"220 mail.example.com ESMTP\r\n").await;
+            let _ = tcp.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    let edge = Edge::trusting(to(garbage, UpstreamProtocol::Http1, simple()).snapshot(), &store).await;
+    failed(
+        &get(edge.address(), "/").await,
+        "TLS_error:|268435703:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER:TLS_error_end",
+    );
+}
+
+#[tokio::test]
+async fn a_handshake_that_hangs_ends_with_the_connect_timeout() {
+    let authority = Authority::new("ca");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let edge = Edge::trusting(to(address, UpstreamProtocol::Http1, simple()).snapshot(), &trusting(&authority)).await;
+    let start = std::time::Instant::now();
+    let answer = get(edge.address(), "/").await;
+    assert!(answer.status == 503 && answer.text().ends_with("reset reason: connection timeout"), "{}", answer.text());
+    // Three tries of one second each.
+    assert!(start.elapsed() < Duration::from_secs(6));
+    drop(listener);
+}
+
+#[tokio::test]
+async fn versions_and_ciphers_are_what_is_configured() {
+    let authority = Authority::new("ca");
+    let pair = leaf(&authority, &["a.com"]);
+    let store = trusting(&authority);
+    let versions = Arc::new(Mutex::new(Vec::new()));
+    let seen = versions.clone();
+    let backend = secure_backend::accept(server(&pair, None, &[]), move |stream, _| {
+        let tls = stream.get_ref().1;
+        seen.lock().push((tls.protocol_version().unwrap(), tls.negotiated_cipher_suite().unwrap().suite()));
+        async {}
+    })
+    .await;
+    let only = |parameters| ClientTls { parameters, ..simple() };
+    for parameters in [
+        TlsParameters::default(),
+        TlsParameters {
+            max_version: TlsVersion::V1_2,
+            cipher_suites: vec![CipherSuite::EcdheEcdsaAes256Gcm],
+            ..TlsParameters::default()
+        },
+    ] {
+        let config = to(backend, UpstreamProtocol::Http1, only(parameters));
+        let edge = Edge::trusting(config.snapshot(), &store).await;
+        assert_eq!(get(edge.address(), "/").await.status, 503, "the backend says nothing");
+    }
+    let versions = versions.lock();
+    assert_eq!(versions.first().map(|it| it.0), Some(rustls::ProtocolVersion::TLSv1_3));
+    let last = (rustls::ProtocolVersion::TLSv1_2, rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384);
+    assert_eq!(versions.last(), Some(&last));
+}
+
+#[tokio::test]
+async fn rotated_secrets_serve_the_next_request_and_not_one_fails() {
+    let (a, b) = (Authority::new("a"), Authority::new("b"));
+    let clients = Authority::new("clients");
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let store = Arc::new(SecretStore::default());
+        offer_trust(&store, CA, &[&a], None);
+        let first = leaf(&clients, &["first"]);
+        offer(&store, OWN, first.payload());
+        let of_a = telling(server(&leaf(&a, &["a.com"]), Some(&clients), &["h2", "http/1.1"])).await;
+        let of_b = telling(server(&leaf(&b, &["a.com"]), Some(&clients), &["h2", "http/1.1"])).await;
+        let edge = Edge::trusting(to(of_a, protocol, mutual()).snapshot(), &store).await;
+        let mut client = Client::connect(edge.address()).await;
+        let mut ask = async |text: &str| {
+            client.send(host("a.com")).await;
+            let answer = client.answer().await;
+            assert_eq!(answer.status, 200, "{text}: {}", answer.text());
+            answer
+        };
+        let before = ask("first").await;
+        assert_eq!(ask("again").await.seen("connection"), before.seen("connection"), "pooled");
+
+        // Another client certificate: another connection at once.
+        let second = leaf(&clients, &["second"]);
+        offer(&store, OWN, second.payload());
+        let after = ask("second").await;
+        assert_ne!(after.seen("connection"), before.seen("connection"));
+        assert_eq!(after.seen("client"), Some(&*format!("{:x?}", &second.certificates()[0][..])));
+
+        // A, then A and B, then B alone.
+        offer_trust(&store, CA, &[&a, &b], None);
+        ask("overlap").await;
+        edge.publish(to(of_b, protocol, mutual()).snapshot()).await;
+        ask("the new authority").await;
+        offer_trust(&store, CA, &[&b], None);
+        ask("the new authority alone").await;
+        edge.publish(to(of_a, protocol, mutual()).snapshot()).await;
+        client.send(host("a.com")).await;
+        failed(&client.answer().await, &verify_failed(UNKNOWN_ISSUER));
+    }
+}
+
+/// Two clusters on one endpoint, which differ in one thing only: no connection of one ever serves the other.
+#[tokio::test]
+async fn no_connection_is_shared_between_different_trust() {
+    let (a, b, clients) = (Authority::new("a"), Authority::new("b"), Authority::new("clients"));
+    let spiffe = "spiffe://cluster.local/ns/default/sa/backend";
+    let pair = leaf(&a, &["a.com", "b.com", spiffe]);
+    let store = Arc::new(SecretStore::default());
+    offer_trust(&store, CA, &[&a], None);
+    offer_trust(&store, "both-cacert", &[&a, &b], None);
+    offer(&store, OWN, leaf(&clients, &["one"]).payload());
+    offer(&store, "other", leaf(&clients, &["two"]).payload());
+    let fixed = |name: &str| UpstreamServerName::Fixed(name.into());
+    let base = || ClientTls { server_name: fixed("a.com"), ..mutual() };
+    let cases: Vec<(&str, ClientTls)> = vec![
+        ("the cluster alone", base()),
+        ("authorities", ClientTls { trust: ServerTrust::Authorities(secret("both-cacert")), ..base() }),
+        ("no verification", ClientTls { trust: ServerTrust::Unverified, ..base() }),
+        ("names", ClientTls { subject_alt_names: vec![spiffe.into()], ..base() }),
+        ("client certificate", ClientTls { certificate: Some(secret("other")), ..base() }),
+        ("no client certificate", ClientTls { certificate: None, ..base() }),
+        ("SNI", ClientTls { server_name: fixed("b.com"), ..base() }),
+        ("SNI by host", ClientTls { server_name: UpstreamServerName::FromHost, ..base() }),
+        (
+            "version",
+            ClientTls {
+                parameters: TlsParameters { max_version: TlsVersion::V1_2, ..TlsParameters::default() },
+                ..base()
+            },
+        ),
+    ];
+    for (case, other) in cases {
+        for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+            let backend = telling(lenient_server(&pair, &clients, &["h2", "http/1.1"])).await;
+
+            let mut config = Config::new();
+            let one = config.cluster_of("one", &[backend], protocol);
+            let two = config.cluster_of("two", &[backend], protocol);
+            config.secure(&one, base());
+            config.secure(&two, other.clone());
+            let mut route = forward(Forward::new(vec![destination(&two)]));
+            route.matcher.path = prefix("/two");
+            let config = config.route(route).route(forward(Forward::new(vec![destination(&one)])));
+            let edge = Edge::trusting(config.snapshot(), &store).await;
+
+            // One client connection, so one worker, whose pools must keep them apart.
+            let mut client = Client::connect(edge.address()).await;
+            let mut connections = [BTreeSet::new(), BTreeSet::new()];
+            for round in 0..6 {
+                let path = ["/one", "/two"][round % 2];
+                client.send(format!("GET {path} HTTP/1.1\r\nHost: b.com\r\n\r\n")).await;
+                let answer = client.answer().await;
+                assert_eq!(answer.status, 200, "{case}: {}", answer.text());
+                connections[round % 2].insert(answer.seen("connection").unwrap().to_owned());
+            }
+            let [one, two] = &connections;
+            assert!(one.is_disjoint(two), "{case} {protocol:?}: {one:?} {two:?}");
+            // And what may be shared is.
+            assert_eq!((one.len(), two.len()), (1, 1), "{case} {protocol:?}");
+        }
+    }
+}
+
+/// Of one cluster: other names, other connections.
+#[tokio::test]
+async fn no_connection_is_shared_between_hosts_that_are_verified() {
+    let authority = Authority::new("ca");
+    let pair = leaf(&authority, &["a.com", "b.com"]);
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let backend = telling(server(&pair, None, &["h2", "http/1.1"])).await;
+        let edge = Edge::trusting(to(backend, protocol, simple()).snapshot(), &trusting(&authority)).await;
+        let mut client = Client::connect(edge.address()).await;
+        let mut seen = Vec::new();
+        for name in ["a.com", "b.com", "a.com", "b.com"] {
+            client.send(host(name)).await;
+            let answer = client.answer().await;
+            assert_eq!(answer.seen("sni"), Some(name));
+            seen.push(answer.seen("connection").unwrap().to_owned());
+        }
+        assert!(seen[0] == seen[2] && seen[1] == seen[3] && seen[0] != seen[1], "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_within_one_trust_only() {
+    let authority = Authority::new("ca");
+    let pair = leaf(&authority, &["a.com"]);
+    let store = trusting(&authority);
+    // Connections that serve one request each.
+    let backend = secure_backend::serve(server(&pair, None, &[]), |request, seen| async move {
+        let mut response = Response::new(describe(&request, &seen));
+        response.headers_mut().insert("connection", "close".parse().unwrap());
+        response
+    })
+    .await;
+    let edge = Edge::trusting(to(backend, UpstreamProtocol::Http1, simple()).snapshot(), &store).await;
+    let mut client = Client::connect(edge.address()).await;
+    let mut ask = async || {
+        client.send(host("a.com")).await;
+        client.answer().await.seen("resumed").map(str::to_owned)
+    };
+    assert_eq!(ask().await.as_deref(), Some("false"));
+    assert_eq!(ask().await.as_deref(), Some("true"));
+    offer_trust(&store, CA, &[&authority, &Authority::new("new")], None);
+    assert_eq!(ask().await.as_deref(), Some("false"), "another trust begins anew");
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_the_backend_wants_is_told_in_its_words() {
+    let (authority, clients) = (Authority::new("ca"), Authority::new("clients"));
+    let backend = telling(server(&leaf(&authority, &["a.com"]), Some(&clients), &[])).await;
+    let edge = Edge::trusting(to(backend, UpstreamProtocol::Http1, simple()).snapshot(), &trusting(&authority)).await;
+    let answer = get(edge.address(), "/").await;
+    let text = "TLS_error:|268436572:SSL routines:OPENSSL_internal:TLSV1_CERTIFICATE_REQUIRED:TLS_error_end";
+    assert!(answer.status == 503 && answer.text().ends_with(text), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn bodies_of_any_size_pass_both_ways() {
+    let authority = Authority::new("ca");
+    let pair = leaf(&authority, &["a.com"]);
+    let store = trusting(&authority);
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let backend = secure_backend::serve(server(&pair, None, &["h2", "http/1.1"]), |request, _| async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            Response::new(full(body))
+        })
+        .await;
+        let edge = Edge::trusting(to(backend, protocol, simple()).snapshot(), &store).await;
+        let mut client = Client::connect(edge.address()).await;
+        for length in [0, 1, 16_384, 100_000, 3_000_000] {
+            let body: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            client.send(format!("POST / HTTP/1.1\r\nHost: a.com\r\nContent-Length: {length}\r\n\r\n")).await;
+            client.send(&body).await;
+            let answer = client.answer().await;
+            assert_eq!(answer.status, 200);
+            assert!(answer.body == body, "{protocol:?} {length}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn grpc_over_tls_has_its_trailers_and_its_te() {
+    let authority = Authority::new("ca");
+    let backend =
+        secure_backend::serve(server(&leaf(&authority, &["a.com"]), None, &["h2"]), |request, _| async move {
+            assert_eq!(request.uri().scheme_str(), Some("https"));
+            assert_eq!(request.headers()["te"], "trailers");
+            assert!(!request.headers().contains_key("host"));
+            let (send, body) = channel();
+            send.send(Frame::data(request.into_body().collect().await.unwrap().to_bytes())).unwrap();
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", "5".parse().unwrap());
+            send.send(Frame::trailers(trailers)).unwrap();
+            Response::builder().header("content-type", "application/grpc").body(body).unwrap()
+        })
+        .await;
+    let config = to(backend, UpstreamProtocol::AsDownstream, simple());
+    let edge = Edge::trusting(config.snapshot(), &trusting(&authority)).await;
+    let tcp = TcpStream::connect(edge.address()).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..3 {
+        let request = Request::post("http://a.com/service/Method")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(full("message"))
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(body.trailers().unwrap()["grpc-status"], "5");
+        assert_eq!(body.to_bytes(), "message");
+    }
+    edge.await_request(&["request_protocol=\"grpc\"", "grpc_response_status=\"5\""]).await;
+    let endpoint = &edge.gateway.clusters()[0].endpoints[0];
+    assert_eq!((endpoint.cx_total, endpoint.rq_total), (1, 3), "calls share a connection: {endpoint:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cancelled_ends_at_the_backend() {
+    let authority = Authority::new("ca");
+    let (ended, mut has_ended) = tokio::sync::mpsc::unbounded_channel();
+    let backend = secure_backend::serve(server(&leaf(&authority, &["a.com"]), None, &["h2"]), move |request, _| {
+        let ended = ended.clone();
+        async move {
+            let (send, body) = channel();
+            send.send(Frame::data(Bytes::from_static(b"first"))).unwrap();
+            tokio::spawn(async move {
+                // Fails when the stream is reset.
+                let failure = request.into_body().collect().await.err();
+                let _ = ended.send(failure.is_some());
+                drop(send);
+            });
+            Response::new(body)
+        }
+    })
+    .await;
+    let config = to(backend, UpstreamProtocol::Http2, simple());
+    let edge = Edge::trusting(config.snapshot(), &trusting(&authority)).await;
+    let tcp = TcpStream::connect(edge.address()).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
+    tokio::spawn(connection);
+    let (send, body) = channel();
+    send.send(Frame::data(Bytes::from_static(b"begun"))).unwrap();
+    let response = sender.send_request(Request::post("http://a.com/").body(body).unwrap()).await.unwrap();
+    let mut body = response.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "first");
+    drop((body, send));
+    drop(sender);
+    let failed = tokio::time::timeout(Duration::from_secs(10), has_ended.recv()).await.unwrap();
+    assert_eq!(failed, Some(true));
+}
+
+#[tokio::test]
+async fn a_websocket_over_tls_is_a_tunnel() {
+    let authority = Authority::new("ca");
+    let pair = leaf(&authority, &["a.com"]);
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let backend = secure_backend::accept(server(&pair, None, &["h2", "http/1.1"]), |mut stream, _| async move {
+            let mut head = Vec::new();
+            while !head.windows(4).any(|four| four == b"\r\n\r\n") {
+                if !matches!(stream.read_buf(&mut head).await, Ok(1..)) {
+                    return;
+                }
+            }
+            let switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+            stream.write_all(switch).await.unwrap();
+            let (mut read, mut write) = tokio::io::split(stream);
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        })
+        .await;
+        let edge = Edge::trusting(to(backend, protocol, simple()).snapshot(), &trusting(&authority)).await;
+        let mut client = Client::connect(edge.address()).await;
+        client.send(HANDSHAKE).await;
+        assert_eq!(client.answer().await.status, 101);
+        let frame = vec![7; 100_000];
+        client.send(&frame).await;
+        assert_eq!(client.exactly(frame.len()).await, Some(frame));
+    }
+}
+
+#[tokio::test]
+async fn a_pooled_connection_that_died_costs_an_idempotent_request_nothing() {
+    let authority = Authority::new("ca");
+    let backend =
+        secure_backend::accept(server(&leaf(&authority, &["a.com"]), None, &[]), |mut stream, _| async move {
+            let mut some = [0; 1024];
+            if matches!(stream.read(&mut some).await, Ok(1..)) {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                let _ = stream.read(&mut some).await;
+            }
+        })
+        .await;
+    let edge = Edge::trusting(to(backend, UpstreamProtocol::Http1, simple()).snapshot(), &trusting(&authority)).await;
+    let mut client = Client::connect(edge.address()).await;
+    for _ in 0..5 {
+        client.send(host("a.com")).await;
+        assert_eq!(client.answer().await.text(), "ok");
+    }
+}
+
+/// A backend that goes away gracefully takes no request with it.
+#[tokio::test]
+async fn goaway_moves_requests_to_another_connection() {
+    let authority = Authority::new("ca");
+    let backend =
+        secure_backend::accept(server(&leaf(&authority, &["a.com"]), None, &["h2"]), |stream, number| async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            let mut served = 0;
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let mut send = respond.send_response(Response::new(()), false).unwrap();
+                send.send_data(Bytes::from(number.to_string()), true).unwrap();
+                served += 1;
+                if served == 2 {
+                    connection.graceful_shutdown();
+                }
+            }
+        })
+        .await;
+    let edge = Edge::trusting(to(backend, UpstreamProtocol::Http2, simple()).snapshot(), &trusting(&authority)).await;
+    let mut client = Client::connect(edge.address()).await;
+    let mut seen = BTreeSet::new();
+    for _ in 0..10 {
+        client.send(host("a.com")).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        seen.insert(answer.text().to_owned());
+    }
+    assert!(seen.len() >= 4, "{seen:?}");
+}
+
+#[tokio::test]
+async fn tls_works_over_unix_sockets() {
+    let authority = Authority::new("ca");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("backend.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server(&leaf(&authority, &["a.com"]), None, &[])));
+    tokio::spawn(async move {
+        loop {
+            let (unix, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(unix).await.unwrap();
+            let mut some = [0; 1024];
+            while matches!(stream.read(&mut some).await, Ok(1..)) {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            }
+        }
+    });
+    let mut config = Config::new();
+    let mut endpoint = crate::harness::endpoint(crate::harness::nobody());
+    endpoint.address = tidegate_snapshot::EndpointAddress::Unix(path);
+    let cluster = config.cluster_with("backend", vec![endpoint], UpstreamProtocol::Http1);
+    config.secure(&cluster, simple());
+    let config = config.route(forward(Forward::new(vec![destination(&cluster)])));
+    let edge = Edge::trusting(config.snapshot(), &trusting(&authority)).await;
+    for _ in 0..3 {
+        assert_eq!(get(edge.address(), "/").await.text(), "ok");
+    }
+}
