@@ -126,10 +126,20 @@ pub(crate) fn offer(store: &SecretStore, name: &str, payload: Payload) {
     assert!(findings.is_empty(), "{findings:?}");
 }
 
+/// As [`offer`], of something that the store has to say something about.
+pub(crate) fn offer_flawed(store: &SecretStore, name: &str, payload: Payload) {
+    let findings = store.offer(vec![Offer::new(secret(name), SourceKind::Kubernetes, Origin::default(), payload)]);
+    assert!(!findings.is_empty());
+}
+
 /// Puts an authority, and maybe its revocation list, under [`secret`]`(name)`.
 pub(crate) fn offer_trust(store: &SecretStore, name: &str, authorities: &[&Authority], crl: Option<&str>) {
+    offer(store, name, trust(authorities, crl));
+}
+
+pub(crate) fn trust(authorities: &[&Authority], crl: Option<&str>) -> Payload {
     let pem: String = authorities.iter().map(|authority| authority.pem.as_str()).collect();
-    offer(store, name, Payload::Trust { authorities: bytes(&pem), crl: crl.map(bytes) });
+    Payload::Trust { authorities: bytes(&pem), crl: crl.map(bytes) }
 }
 
 /// A client of TLS that trusts `authority`.

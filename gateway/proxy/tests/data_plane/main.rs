@@ -4,16 +4,21 @@
 
 mod backend;
 mod certificates;
+mod challenges;
 mod client;
 mod harness;
 mod http2;
 mod lifecycle;
 mod limits;
+mod proxy_protocol;
 mod proxying;
 mod replies;
 mod retries;
 mod secure_backend;
+mod tcp;
 mod tls;
+mod tls_abuse;
 mod tls_edge;
+mod tls_identity;
 mod upgrades;
 mod upstream_tls;

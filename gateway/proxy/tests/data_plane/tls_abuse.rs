@@ -1,0 +1,209 @@
+//! Clients that do not mean well, or are no clients of TLS.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
+use tidegate_proxy::Limits;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::backend::fixed;
+use crate::harness::Config;
+use crate::tls_edge::{Server, TlsEdge, is_served};
+
+async fn edge_with(limits: Limits) -> TlsEdge {
+    TlsEdge::with(Config::new(), vec![Server::new("a", &["a.com"], fixed("a").await)], limits).await
+}
+
+fn quick() -> Limits {
+    Limits { handshake_timeout: Duration::from_millis(500), ..Limits::default() }
+}
+
+/// A ClientHello as rustls writes it.
+fn hello(edge: &TlsEdge, name: &str) -> Vec<u8> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut client = ClientConnection::new(Arc::new(edge.client(None)), name).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+/// Records of a handshake that hold `message` in pieces of `size` bytes.
+fn records(message: &[u8], size: usize) -> Vec<u8> {
+    message
+        .chunks(size)
+        .flat_map(|piece| {
+            let mut record = vec![22, 3, 1];
+            record.extend((piece.len() as u16).to_be_bytes());
+            record.extend(piece);
+            record
+        })
+        .collect()
+}
+
+/// Sends `bytes` and says what comes back until the gateway closes.
+async fn answer(edge: &TlsEdge, bytes: &[u8]) -> Vec<u8> {
+    let mut tcp = TcpStream::connect(edge.address()).await.unwrap();
+    // The gateway may have closed before all of it was sent.
+    let _ = tcp.write_all(bytes).await;
+    let mut out = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), tcp.read_to_end(&mut out)).await;
+    let _ = read.expect("the gateway to close");
+    out
+}
+
+fn is_alert(answer: &[u8]) -> bool {
+    answer.first() == Some(&21)
+}
+
+#[tokio::test]
+async fn what_is_no_tls_is_closed_at_once() {
+    let edge = edge_with(Limits::default()).await;
+    let begin = Instant::now();
+    let mut count = 0;
+    for garbage in [
+        b"GET / HTTP/1.1\r\nHost: a.com\r\n\r\n".as_slice(),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
+        &[0x80, 0x2e, 1, 0, 2, 0, 21, 0, 0, 0, 16],
+        &[0; 100],
+        &[0xff; 10_000],
+        // A record that is no handshake, one of a message that is no ClientHello, one that is empty, one too large.
+        &[23, 3, 3, 0, 1, 0],
+        &[22, 3, 1, 0, 4, 2, 0, 0, 0],
+        &[22, 3, 1, 0xff, 0xff, 1, 0, 0, 0],
+        &records(&[1, 0, 0, 4, 3, 3, 0, 0], 100),
+    ] {
+        let answer = answer(&edge, garbage).await;
+        assert!(answer.is_empty() || is_alert(&answer), "{garbage:?}: {answer:?}");
+        count += 1;
+        edge.await_failure("malformed", count).await;
+    }
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    assert!(is_served(edge.address(), "a.com", edge.client(None)).await);
+}
+
+#[tokio::test]
+async fn a_hello_may_come_in_any_pieces() {
+    let edge = edge_with(Limits::default()).await;
+    let whole = hello(&edge, "a.com");
+    let message = whole[5..].to_vec();
+    for bytes in [whole.clone(), records(&message, 1), records(&message, 7), records(&message, 100)] {
+        for size in [1, 3, 1000] {
+            let mut tcp = TcpStream::connect(edge.address()).await.unwrap();
+            tcp.set_nodelay(true).unwrap();
+            for piece in bytes.chunks(size) {
+                tcp.write_all(piece).await.unwrap();
+            }
+            let mut first = [0];
+            tcp.read_exact(&mut first).await.unwrap();
+            // The answer is a handshake record: the ServerHello.
+            assert_eq!(first, [22]);
+        }
+    }
+    edge.await_failure("closed", 12).await;
+}
+
+#[tokio::test]
+async fn a_hello_that_does_not_come_in_time_is_not_waited_for() {
+    let edge = edge_with(quick()).await;
+    let whole = hello(&edge, "a.com");
+    let begin = Instant::now();
+    for bytes in [&[][..], &whole[..1], &whole[..whole.len() - 1]] {
+        assert!(answer(&edge, bytes).await.is_empty());
+    }
+    // The handshake that begins well and is then left.
+    let mut tcp = TcpStream::connect(edge.address()).await.unwrap();
+    tcp.write_all(&whole).await.unwrap();
+    let mut out = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), tcp.read_to_end(&mut out)).await;
+    let _ = read.expect("the gateway to close");
+    edge.await_failure("timeout", 4).await;
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_drips_bytes_has_no_more_time_than_others() {
+    let edge = edge_with(quick()).await;
+    let whole = hello(&edge, "a.com");
+    let begin = Instant::now();
+    let mut tcp = TcpStream::connect(edge.address()).await.unwrap();
+    for byte in &whole {
+        if tcp.write_all(&[*byte]).await.is_err() {
+            break;
+        }
+        if begin.elapsed() > Duration::from_secs(5) {
+            panic!("the gateway waits");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    edge.await_failure("timeout", 1).await;
+}
+
+#[tokio::test]
+async fn a_huge_hello_is_refused_before_it_is_read_whole() {
+    let edge = edge_with(Limits::default()).await;
+    // A ClientHello of 16 MiB, in records of 16 KiB.
+    let mut message = vec![1, 0xff, 0xff, 0xff];
+    message.resize(200_000, 0);
+    let answer = answer(&edge, &records(&message, 16_384)).await;
+    assert!(answer.is_empty() || is_alert(&answer));
+    // One within what is read, of which the end does not come.
+    let metrics = edge.edge.metrics();
+    let refused: u64 = metrics
+        .lines()
+        .filter(|line| line.starts_with("tidegate_tls_handshake_failures_total"))
+        .filter(|line| line.contains("too_large") || line.contains("malformed"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum();
+    assert_eq!(refused, 1);
+}
+
+#[tokio::test]
+async fn too_many_handshakes_at_once_are_turned_away() {
+    let limits = Limits { max_handshakes: 3, ..Limits::default() };
+    let edge = edge_with(limits).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut tcp = TcpStream::connect(edge.address()).await.unwrap();
+        tcp.write_all(&[22]).await.unwrap();
+        held.push(tcp);
+    }
+    edge.await_count("envoy_listener_downstream_cx_total{listener_address=\"127.0.0.1_443\"} ", 3).await;
+    // Which of them has begun to be served is another question.
+    let mut turned_away = false;
+    for _ in 0..100 {
+        if !is_served(edge.address(), "a.com", edge.client(None)).await {
+            turned_away = true;
+            break;
+        }
+    }
+    assert!(turned_away);
+    edge.await_failure("overflow", 1).await;
+    held.clear();
+    edge.await_failure("closed", 3).await;
+    assert!(is_served(edge.address(), "a.com", edge.client(None)).await);
+}
+
+#[tokio::test]
+async fn server_names_that_are_none_find_no_server() {
+    let edge = edge_with(Limits::default()).await;
+    let whole = hello(&edge, "a.com");
+    let at = whole.windows(5).position(|five| five == b"a.com").unwrap();
+    for name in [b"a\0com", b"a\ncom", b"a com", b"a.co.", b"\xffcomm", b"1.2.3"] {
+        let mut bytes = whole.clone();
+        bytes[at..at + 5].copy_from_slice(name);
+        let answer = answer(&edge, &bytes).await;
+        assert!(is_alert(&answer), "{name:?}: {answer:?}");
+    }
+    // Case makes no other name.
+    let mut bytes = whole.clone();
+    bytes[at..at + 5].copy_from_slice(b"A.Com");
+    let mut tcp = TcpStream::connect(edge.address()).await.unwrap();
+    tcp.write_all(&bytes).await.unwrap();
+    let mut first = [0];
+    tcp.read_exact(&mut first).await.unwrap();
+    assert_eq!(first, [22]);
+}
