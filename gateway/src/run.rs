@@ -199,7 +199,9 @@ async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
     let mut sources = options.sources.clone();
     let node = backend::admin_node(&options.read);
     sources.providers.iter_mut().for_each(|provider| provider.node_id.clone_from(&node.id));
-    let secrets = Arc::new(Secrets::start(sources, acme_folder, Handle::current()));
+    let secrets = Secrets::start(sources, &options.read.namespace, acme_folder, Handle::current())
+        .context("starting to watch secrets")?;
+    let secrets = Arc::new(secrets);
     let gateway_options = GatewayOptions { secrets: secrets.store().clone(), ..gateway_options(&options) };
     let gateway = Arc::new(Gateway::start(gateway_options, lifecycle.clone())?);
     let status = StatusCell::new(input.names());
@@ -216,11 +218,14 @@ async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
     servers.serve_sds(&options, &secrets)?;
 
     let (serving, first) = oneshot::channel();
-    let control = ControlThread::start(&options, input, gateway.clone(), secrets, status, serving)?;
+    let control = ControlThread::start(&options, input, gateway.clone(), secrets.clone(), status, serving)?;
     let hang_up = {
-        let (rescan, gateway) = (control.rescan(), gateway.clone());
+        let (rescan, secrets, gateway) = (control.rescan(), secrets.clone(), gateway.clone());
         move || {
             rescan();
+            // It reads files, for which a signal's task must not wait.
+            let secrets = secrets.clone();
+            tokio::task::spawn_blocking(move || secrets.rescan());
             gateway.reopen_logs();
         }
     };

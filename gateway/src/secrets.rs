@@ -16,6 +16,7 @@ mod sources;
 mod status;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
@@ -81,11 +82,28 @@ impl Secrets {
         Self { store, inner: Mutex::new(inner), sds_server: OnceLock::new(), news: watch::Sender::new(0) }
     }
 
-    /// Starts the sources that the command line names. ACME's state is kept in `acme_folder`.
-    pub(crate) fn start(options: SourceOptions, acme_folder: Option<PathBuf>, runtime: Handle) -> Self {
+    /// Starts the sources that the command line names. Files without a namespace have the gateway's; ACME's state is kept
+    /// in `acme_folder`.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub(crate) fn start(
+        options: SourceOptions,
+        namespace: &str,
+        acme_folder: Option<PathBuf>,
+        runtime: Handle,
+    ) -> io::Result<Self> {
         let secrets = Self::new(Arc::default());
-        secrets.lock().sources = Some(Sources::start(secrets.store.clone(), options, acme_folder, runtime));
-        secrets
+        let sources = Sources::start(secrets.store.clone(), options, namespace, acme_folder, runtime)?;
+        secrets.lock().sources = Some(sources);
+        Ok(secrets)
+    }
+
+    /// Looks at files and folders now, as SIGHUP asks for.
+    pub(crate) fn rescan(&self) {
+        if let Some(sources) = &self.lock().sources {
+            sources.rescan();
+        }
     }
 
     pub(crate) fn store(&self) -> &Arc<SecretStore> {

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use tidegate_core::{Kind, ResourceKey, SecretBytes, SecretName};
 use tidegate_resources::{Object, ResourceSet, Spec};
-use tidegate_sds::{Offer, Payload, Place, Places, SourceKind};
-
-/// What the name of a Secret with authorities ends in.
-const AUTHORITIES_SUFFIX: &str = "-cacert";
+use tidegate_sds::sources::kubernetes::{self, Document, Entry};
+use tidegate_sds::{Offer, Place};
 
 /// The objects that were offered, and the names that each was offered under.
 #[derive(Debug, Default)]
@@ -41,7 +39,7 @@ impl Documents {
             }
         }
         // A Secret `x-cacert` takes a name from Secret `x`, or leaves it.
-        let beside: Vec<_> = touched.iter().filter_map(|key| self.owner(key)).collect();
+        let beside: Vec<_> = touched.iter().filter_map(|key| self.dependent(key)).collect();
         touched.extend(beside);
         let mut changes = Changes::default();
         let mut lost = BTreeSet::new();
@@ -62,111 +60,45 @@ impl Documents {
         changes
     }
 
-    /// Of a Secret `x-cacert` the Secret `x`, if there is one.
-    fn owner(&self, key: &ResourceKey) -> Option<ResourceKey> {
-        let name = key.name.strip_suffix(AUTHORITIES_SUFFIX).filter(|_| key.kind == Kind::Secret)?;
-        let owner = ResourceKey { name: name.into(), ..key.clone() };
-        self.held.contains_key(&owner).then_some(owner)
+    /// The Secret whose offers change when the one of `key` comes or goes, if there is one.
+    fn dependent(&self, key: &ResourceKey) -> Option<ResourceKey> {
+        let name = kubernetes::dependent(&key.name).filter(|_| key.kind == Kind::Secret)?;
+        let dependent = ResourceKey { name: name.into(), ..key.clone() };
+        self.held.contains_key(&dependent).then_some(dependent)
     }
 
     /// What an object is offered as; nothing if it is gone, or holds no certificates.
     fn offers(&self, key: &ResourceKey) -> Vec<Offer> {
         let Some(object) = self.held.get(key) else { return Vec::new() };
-        let entries = Entries(object);
-        let (namespace, name) = (&*key.namespace, &*key.name);
-        let mut offers = Vec::new();
-        let mut offer = |name, (payload, places)| {
-            offers.push(Offer {
-                name,
-                source: SourceKind::Kubernetes,
-                key: Some(key.clone()),
-                origin: object.origin.clone(),
-                places,
-                payload,
-            });
-        };
-        let authorities = entries.authorities();
-        if key.kind == Kind::ConfigMap {
-            offers_of(authorities, |found| offer(SecretName::config_map(namespace, name), found));
-            return offers;
-        }
-        let pair = entries.pair();
-        if let Some(found) = &authorities {
-            let own = SecretName::kubernetes_ca(namespace, name);
-            let literal = ResourceKey { name: format!("{name}{AUTHORITIES_SUFFIX}").into(), ..key.clone() };
-            let is_taken = self.held.get(&literal).is_some_and(|object| Entries(object).authorities().is_some());
-            // Nobody asks for the authorities of authorities.
-            let is_asked_for = pair.is_some() || !name.ends_with(AUTHORITIES_SUFFIX);
-            if is_asked_for && !is_taken {
-                offer(own, found.clone());
-            }
-            if pair.is_none() {
-                offer(SecretName::kubernetes(namespace, name), found.clone());
-            }
-        }
-        offers_of(pair, |found| offer(SecretName::kubernetes(namespace, name), found));
-        offers
+        let document = Document { key: key.clone(), origin: object.origin.clone(), entries: entries(object) };
+        kubernetes::offers(&document, |name| self.held.contains_key(&ResourceKey { name: name.into(), ..key.clone() }))
     }
 }
 
-fn offers_of(found: Option<(Payload, Places)>, offer: impl FnOnce((Payload, Places))) {
-    if let Some(found) = found {
-        offer(found);
-    }
-}
-
-/// The entries of a Secret or ConfigMap.
-struct Entries<'o>(&'o Object);
-
-impl Entries<'_> {
-    /// An entry that is not empty.
-    fn get(&self, name: &str) -> Option<(SecretBytes, Place)> {
-        let (bytes, path) = match &self.0.spec {
-            Spec::Secret(secret) => (secret.get(name)?.clone(), secret.entry_path(name)),
-            Spec::ConfigMap(map) => (SecretBytes::new(map.get(name)?.to_vec()), map.entry_path(name)),
-            _ => return None,
-        };
-        let place = Place { origin: self.0.origin_of(&path), path: path.into() };
-        (!bytes.is_empty()).then_some((bytes, place))
-    }
-
-    fn first(&self, names: [&str; 2]) -> Option<(SecretBytes, Place)> {
-        names.iter().find_map(|name| self.get(name))
-    }
-
-    /// Certificate and key: `cert` and `key`, else `tls.crt` and `tls.key`.
-    fn pair(&self) -> Option<(Payload, Places)> {
-        let pairs = [("cert", "key"), ("tls.crt", "tls.key")].map(|(cert, key)| (self.get(cert), self.get(key)));
-        let (staple, staple_place) = self.get("tls.ocsp-staple").unzip();
-        for pair in pairs.clone() {
-            if let (Some((chain, chain_place)), Some((key, key_place))) = pair {
-                let places = Places {
-                    certificates: Some(chain_place),
-                    key: Some(key_place),
-                    ocsp_staple: staple_place,
-                    ..Places::default()
-                };
-                return Some((Payload::Certificate { chain, key, ocsp_staple: staple }, places));
-            }
+/// The entries that may be certificates or keys.
+fn entries(object: &Object) -> Vec<Entry> {
+    let entry = |name: &str, bytes: SecretBytes, path: String| {
+        let place = Place { origin: object.origin_of(&path), path: path.into() };
+        Entry { name: name.into(), bytes, place }
+    };
+    match &object.spec {
+        Spec::Secret(secret) => {
+            let entries = secret.entries();
+            entries.map(|(name, bytes)| entry(name, bytes.clone(), secret.entry_path(name))).collect()
         }
-        // Half of a pair. A key alone may be anybody's, of whatever use.
-        let half = pairs.into_iter().find_map(|(chain, _)| chain)?;
-        let reason = "there is a certificate and no key beside it: `tls.key` beside `tls.crt`, `key` beside `cert`";
-        Some((Payload::Broken(reason.into()), Places { certificates: Some(half.1), ..Places::default() }))
-    }
-
-    /// Authorities: `cacert`, else `ca.crt`; with them `crl`, else `ca.crl`.
-    fn authorities(&self) -> Option<(Payload, Places)> {
-        let (authorities, place) = self.first(["cacert", "ca.crt"])?;
-        let (crl, crl_place) = self.first(["crl", "ca.crl"]).unzip();
-        let places = Places { certificates: Some(place), crl: crl_place, ..Places::default() };
-        Some((Payload::Trust { authorities, crl }, places))
+        // Only what may be authorities: other settings need not be copied.
+        Spec::ConfigMap(map) => ["cacert", "ca.crt", "crl", "ca.crl"]
+            .into_iter()
+            .filter_map(|name| Some(entry(name, SecretBytes::new(map.get(name)?.to_vec()), map.entry_path(name))))
+            .collect(),
+        _ => Vec::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use tidegate_resources::{ParseOptions, parse};
+    use tidegate_sds::Payload;
 
     use super::*;
 
@@ -187,7 +119,7 @@ mod tests {
         parsed.objects.into_iter().collect()
     }
 
-    /// Names with the kinds of what is offered.
+    /// Names with the kinds of what is offered, without what is no material.
     fn offered(changes: &Changes) -> Vec<(&str, &str)> {
         let kind = |payload: &Payload| match payload {
             Payload::Certificate { .. } => "pair",
@@ -197,7 +129,8 @@ mod tests {
             Payload::Broken(_) => "broken",
             _ => "nothing",
         };
-        changes.offers.iter().map(|offer| (offer.name.as_str(), kind(&offer.payload))).collect()
+        let offers = changes.offers.iter().filter(|offer| !matches!(offer.payload, Payload::Nothing(_)));
+        offers.map(|offer| (offer.name.as_str(), kind(&offer.payload))).collect()
     }
 
     fn check(objects: &[(&str, &str, &[(&str, &str)])], expected: &[(&str, &str)]) {
@@ -205,23 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_read_as_istio_reads_them() {
-        let web = "kubernetes://ns/web";
-        check(&[("Secret", "web", &[("tls.crt", "c"), ("tls.key", "k")])], &[(web, "pair")]);
-        check(&[("Secret", "web", &[("cert", "c"), ("key", "k")])], &[(web, "pair")]);
-        check(&[("Secret", "web", &[("tls.crt", "c")])], &[(web, "broken")]);
-        // The generic pair counts only as a whole.
-        check(&[("Secret", "web", &[("cert", "x"), ("tls.crt", "c"), ("tls.key", "k")])], &[(web, "pair")]);
-        check(&[("Secret", "web", &[("key", "of an API")])], &[]);
-        check(&[("Secret", "web", &[("password", "x")])], &[]);
+    fn secrets_and_config_maps_are_offered_under_their_names() {
+        check(&[("Secret", "web", &[("tls.crt", "c"), ("tls.key", "k")])], &[("kubernetes://ns/web", "pair")]);
         check(&[("ConfigMap", "roots", &[("ca.crt", "a"), ("crl", "r")])], &[("configmap://ns/roots", "ca+crl")]);
         check(&[("ConfigMap", "settings", &[("a", "b")])], &[]);
-    }
-
-    #[test]
-    fn authorities_come_from_their_own_secret_before_the_pairs() {
         let all: &[(&str, &str)] = &[("cert", "c"), ("key", "k"), ("cacert", "a")];
-        check(&[("Secret", "web", all)], &[("kubernetes://ns/web-cacert", "ca"), ("kubernetes://ns/web", "pair")]);
+        check(&[("Secret", "web", all)], &[("kubernetes://ns/web", "pair"), ("kubernetes://ns/web-cacert", "ca")]);
         check(
             &[("Secret", "web", all), ("Secret", "web-cacert", &[("ca.crt", "b"), ("ca.crl", "r")])],
             &[("kubernetes://ns/web", "pair"), ("kubernetes://ns/web-cacert", "ca+crl")],
@@ -243,7 +165,7 @@ mod tests {
         assert_eq!(offered(&changes), [("kubernetes://ns/a", "pair"), ("kubernetes://ns/a-cacert", "ca")]);
         assert_eq!(changes.gone, []);
         let changes = documents.update(&first);
-        assert_eq!(offered(&changes), [("kubernetes://ns/a-cacert", "ca"), ("kubernetes://ns/a", "pair")]);
+        assert_eq!(offered(&changes), [("kubernetes://ns/a", "pair"), ("kubernetes://ns/a-cacert", "ca")]);
         assert_eq!(changes.gone, []);
         let mut third = first.clone();
         third.remove(&ResourceKey::local(Kind::Secret, "ns", "b"));

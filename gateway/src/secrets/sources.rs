@@ -1,6 +1,7 @@
-//! What brings secrets without being asked by the configuration's folder: SDS servers elsewhere, ACME authorities.
+//! What brings secrets beside the objects of the configuration: files, SDS servers elsewhere, ACME authorities.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use tidegate_acme::{CertificateRequest, ChallengeKind, Issuer, IssuerOptions};
 use tidegate_core::{Code, Diagnostic, Kind, Origin, SecretName};
 use tidegate_resources::{AcmeChallenge, Object, ResourceSet, Spec};
 use tidegate_sds::SecretStore;
+use tidegate_sds::sources::{FileWatcher, FolderWatcher};
 use tidegate_sds_wire::{ConnectionState, ProviderOptions, SdsClient, provider_and_resource};
 use tokio::runtime::Handle;
 
@@ -26,6 +28,9 @@ pub(crate) struct SourceOptions {
 pub(super) struct Sources {
     store: Arc<SecretStore>,
     runtime: Handle,
+    /// Files that the configuration names.
+    files: FileWatcher,
+    folders: Option<FolderWatcher>,
     providers: BTreeMap<String, SdsClient>,
     /// Where ACME's state is kept; none if the process keeps nothing.
     acme_folder: Option<PathBuf>,
@@ -35,24 +40,42 @@ pub(super) struct Sources {
 }
 
 impl Sources {
+    /// Reads folders before it returns. Secrets of theirs that name no namespace are of `namespace`.
+    ///
+    /// # Errors
+    /// A thread that watches cannot be started.
     pub(super) fn start(
         store: Arc<SecretStore>,
         options: SourceOptions,
+        namespace: &str,
         acme_folder: Option<PathBuf>,
         runtime: Handle,
-    ) -> Self {
+    ) -> io::Result<Self> {
+        let files = FileWatcher::start(store.clone())?;
+        let folders = (!options.folders.is_empty())
+            .then(|| FolderWatcher::start(store.clone(), options.folders, namespace))
+            .transpose()?;
         let entered = runtime.enter();
         let providers = options.providers.into_iter();
         let providers =
             providers.map(|options| (options.name.clone(), SdsClient::start(options, store.clone()))).collect();
         drop(entered);
-        Self { store, runtime, providers, acme_folder, issuer: None, requests: Vec::new() }
+        Ok(Self { store, runtime, files, folders, providers, acme_folder, issuer: None, requests: Vec::new() })
     }
 
-    /// Has sources look for these names, and for no others.
+    /// Has sources look for these names, and for no others. Files are read when this returns.
     pub(super) fn look_for(&self, names: &BTreeSet<SecretName>) {
+        self.files.set_names(names.clone());
         for client in self.providers.values() {
             client.want(names);
+        }
+    }
+
+    /// Looks at files and folders now.
+    pub(super) fn rescan(&self) {
+        self.files.rescan();
+        if let Some(folders) = &self.folders {
+            folders.rescan();
         }
     }
 
@@ -75,6 +98,7 @@ impl Sources {
     /// What keeps sources from bringing what they are asked for.
     pub(super) fn findings(&self, names: &BTreeSet<SecretName>) -> Vec<Diagnostic> {
         let mut findings = self.issuer.as_ref().map(Issuer::findings).unwrap_or_default();
+        findings.extend(self.folders.as_ref().map(FolderWatcher::findings).unwrap_or_default());
         if self.acme_folder.is_none() {
             findings.extend(self.requests.iter().map(nowhere_to_keep));
         }

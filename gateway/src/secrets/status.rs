@@ -56,7 +56,7 @@ fn shown(store: &SecretStore, status: tidegate_sds::SecretStatus) -> SecretStatu
     let mut remarks = Vec::new();
     if let Some(refused) = &status.refused {
         let since = humantime::format_rfc3339_seconds(SystemTime::from(refused.since));
-        remarks.push(format!("refused since {since}, from {}: {}", refused.origin, refused.reasons.join("; ")));
+        remarks.push(format!("{} since {since}: {}", refused.origin, refused.reasons.join("; ")));
     }
     if status.state == tidegate_sds::SecretState::Orphaned {
         remarks.push("its source no longer has it".into());
