@@ -646,11 +646,14 @@ async fn tls_works_over_unix_sockets() {
     tokio::spawn(async move {
         loop {
             let (unix, _) = listener.accept().await.unwrap();
-            let mut stream = acceptor.accept(unix).await.unwrap();
-            let mut some = [0; 1024];
-            while matches!(stream.read(&mut some).await, Ok(1..)) {
-                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
-            }
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let mut stream = acceptor.accept(unix).await.unwrap();
+                let mut some = [0; 1024];
+                while matches!(stream.read(&mut some).await, Ok(1..)) {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                }
+            });
         }
     });
     let mut config = Config::new();

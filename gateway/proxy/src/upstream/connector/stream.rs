@@ -12,6 +12,7 @@ use pingora_core::protocols::{
     UniqueIDType,
 };
 use pingora_http::ResponseHeader;
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
@@ -71,8 +72,8 @@ impl AsyncRead for SecureStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tls).poll_read(cx, out).map_err(|error| match error.kind() {
             // The backend closed without a goodbye. An answer that ends so may be cut (RFC 9112 section 9.8); a pooled
-            // connection has died, which Pingora knows by this name.
-            io::ErrorKind::UnexpectedEof => io::ErrorKind::ConnectionReset.into(),
+            // connection has died, which Pingora believes errors of the system only.
+            io::ErrorKind::UnexpectedEof => Errno::CONNRESET.into(),
             _ => error,
         })
     }
