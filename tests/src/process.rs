@@ -27,8 +27,10 @@ pub fn binary() -> PathBuf {
         return path.into();
     }
     let test = std::env::current_exe().expect("the path of the running test");
-    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    let binary = profile.join("tidegate");
+    // target/<profile>/deps/<test>, or target/<profile>/<program>.
+    let folders = || test.ancestors().skip(1).take(2);
+    let binary = folders().map(|folder| folder.join("tidegate")).find(|binary| binary.is_file());
+    let binary = binary.unwrap_or_else(|| folders().last().expect("a folder").join("tidegate"));
     assert!(binary.is_file(), "{} is missing: run `cargo build -p tidegate` or `make test`", binary.display());
     binary
 }
