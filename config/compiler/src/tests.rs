@@ -1,6 +1,7 @@
 //! Small resources in, what a request gets out. One group of tests for each part of the rules.
 
 mod bindings;
+mod client_tls;
 mod destinations;
 mod mesh;
 
@@ -9,6 +10,8 @@ mod properties;
 mod routes;
 mod rules;
 mod services;
+mod tcp;
+mod tls;
 
 use std::fmt::Write as _;
 
@@ -128,7 +131,7 @@ fn outcome(explanation: &Explanation) -> String {
     let outcome = serde_json::to_value(&explanation.outcome).unwrap();
     let text = |key: &str| outcome[key].as_str().unwrap_or_default().to_owned();
     match &*text("action") {
-        "forward" => {
+        "forward" | "proxy" => {
             let clusters = outcome["clusters"].as_array().unwrap();
             let mut shown = String::new();
             for cluster in clusters {
@@ -143,6 +146,7 @@ fn outcome(explanation: &Explanation) -> String {
             shown
         }
         "redirect" => format!("{} {}", outcome["status"], text("location")),
+        "accepted" => "accepted".to_owned(),
         "directResponse" => format!("direct {}", outcome["status"]),
         _ => format!("{} {}", outcome["status"], text("flags")),
     }

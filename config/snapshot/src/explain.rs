@@ -14,7 +14,7 @@ use crate::{
     host_without_port, normalize,
 };
 
-/// Servers of a TLS listener that are named.
+/// Servers of a TLS listener that are named where none of them is chosen.
 const MAX_SERVERS: usize = 20;
 
 /// A request to explain, as a client would send it; or a connection, of which only the fields down to the server name
@@ -246,7 +246,6 @@ impl Snapshot {
                 ),
             };
         };
-        // A TLS port may have ten thousand servers; the one that counts is that of the filter chain.
         let shown = if listener.protocol == ListenerProtocol::Tls { MAX_SERVERS } else { usize::MAX };
         let sources = listener.sources.get(..shown).unwrap_or(&listener.sources);
         explanation.listener = Some(ExplainedPart { name: listener.name.clone(), configured_at: places(sources) });

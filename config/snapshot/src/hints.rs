@@ -44,6 +44,9 @@ pub(crate) fn hints(snapshot: &Snapshot, explanation: &Explanation) -> Vec<Strin
              `tls` with `sniHosts` where it is passed through"
                 .into(),
         ),
+        Outcome::LocalReply { details: "server_not_served", .. } => {
+            hints.push("`tidegate validate -x` says what is wrong with the server".into());
+        }
         Outcome::LocalReply { details: "tls_error", .. } => {
             let other = if explanation.request.server_name.is_some() { "http" } else { "https" };
             hints.push(format!("explain {other}://, or another port with --port"));

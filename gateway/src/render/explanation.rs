@@ -263,7 +263,8 @@ fn write_chain(chain: &FilterChain, row: &mut impl FnMut(&str, String, &[Place])
     let name = format!("{} {}", paint.strong(&printable(&chain.name)), paint.faint(&format!("({names})")));
     row("filter chain", name, &chain.configured_at);
     let Some(tls) = &chain.tls else {
-        row("tls", format!("{}: not terminated here", printable(&chain.tls_mode)), &[]);
+        let what = if chain.tls_mode == "PASSTHROUGH" { "not terminated here" } else { "no handshake succeeds" };
+        row("tls", format!("{}: {what}", printable(&chain.tls_mode)), &[]);
         return;
     };
     let mut versions = tls.min_version.clone();

@@ -43,6 +43,29 @@ accessLogFormat: '[%START_TIME%] %RESPONSE_CODE%'",
 }
 
 #[test]
+fn the_topology_says_what_stands_before_the_gateway_and_what_is_told_of_clients() {
+    use tidegate_snapshot::{ClientCertDetails, ForwardClientCert};
+    let default = compiled(&[]).snapshot.mesh().clone();
+    assert!(!default.proxy_protocol);
+    assert_eq!(default.forward_client_cert, ForwardClientCert::SanitizeSet);
+    assert_eq!(default.client_cert_details, ClientCertDetails::default());
+    let set = settings(
+        "defaultConfig:
+  gatewayTopology: {proxyProtocol: {}, forwardClientCertDetails: APPEND_FORWARD}
+  proxyHeaders:
+    forwardedClientCert: SANITIZE
+    setCurrentClientCertDetails: {cert: false, chain: true}",
+    );
+    assert!(set.proxy_protocol);
+    // The topology's setting is the gateway's.
+    assert_eq!(set.forward_client_cert, ForwardClientCert::AppendForward);
+    let details = ClientCertDetails { cert: false, chain: true, ..ClientCertDetails::default() };
+    assert_eq!(set.client_cert_details, details);
+    let headers = settings("defaultConfig:\n  proxyHeaders: {forwardedClientCert: ALWAYS_FORWARD_ONLY}");
+    assert_eq!(headers.forward_client_cert, ForwardClientCert::AlwaysForwardOnly);
+}
+
+#[test]
 fn access_logs_have_istios_default_formats() {
     let AccessLogFormat::Text(text) = settings("accessLogFile: /dev/stdout").access_log.unwrap().format else {
         panic!()

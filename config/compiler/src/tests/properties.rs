@@ -417,6 +417,99 @@ fn ten_thousand_virtual_services_compile() {
     assert!(compilation.diagnostics.is_empty(), "{:?}", compilation.diagnostics.first());
 }
 
+/// `count` HTTPS servers with a VirtualService and a backend each: in one Gateway, or in one each.
+fn many_servers(count: usize, one_gateway: bool) -> ResourceSet {
+    let mut set = many(count);
+    let key = ResourceKey::local(Kind::Gateway, "istio-system", "gw");
+    let template = resources(&[&super::tls::gateway(
+        "istio-system",
+        "gw",
+        &super::tls::https("https", "a.com", "mode: SIMPLE, credentialName: a"),
+    )]);
+    let mut gateway = Object::clone(template.get(&key).unwrap());
+    let Spec::Gateway(spec) = &gateway.spec else { panic!() };
+    let server = spec.servers[0].clone();
+    let of = |number: usize| {
+        let mut server = server.clone();
+        server.hosts = vec![format!("app-{number}.example.com")];
+        server.port.as_mut().unwrap().name = format!("https-{number}");
+        server.tls.as_mut().unwrap().credential_name = format!("app-{number}");
+        server
+    };
+    set.remove(&key);
+    if one_gateway {
+        let Spec::Gateway(spec) = &mut gateway.spec else { panic!() };
+        spec.servers = (0..count).map(of).collect();
+        set.insert(gateway);
+        return set;
+    }
+    let services: Vec<_> = set.iter_kind(Kind::VirtualService).cloned().collect();
+    for (number, service) in services.iter().enumerate() {
+        let name = &service.key.name;
+        let mut own = gateway.clone();
+        own.key = ResourceKey::local(Kind::Gateway, "istio-system", name);
+        let Spec::Gateway(spec) = &mut own.spec else { panic!() };
+        spec.servers = vec![of(number)];
+        spec.servers[0].hosts = vec![format!("{name}.example.com")];
+        set.insert(own);
+        let mut service = Object::clone(service);
+        let Spec::VirtualService(spec) = &mut service.spec else { panic!() };
+        spec.gateways = vec![format!("istio-system/{name}")];
+        set.insert(service);
+    }
+    set
+}
+
+#[test]
+fn ten_thousand_https_servers_compile() {
+    for one_gateway in [true, false] {
+        let set = many_servers(10_000, one_gateway);
+        let start = Instant::now();
+        let compilation = compile(&set, &CompileOptions::default());
+        println!("10,000 HTTPS servers (one Gateway: {one_gateway}) compiled in {:?}", start.elapsed());
+        let listener = &compilation.snapshot.listeners()[0];
+        assert_eq!((listener.port, listener.filter_chains().len()), (443, 10_000));
+        let chain = listener.select_filter_chain(Some("app-77.example.com")).unwrap();
+        assert_eq!(chain.route_table().unwrap().virtual_hosts()[0].name, "app-77.example.com:443");
+        assert!(compilation.diagnostics.is_empty(), "{:?}", compilation.diagnostics.first());
+    }
+}
+
+/// Ten thousand server names that are passed through, by as many rules, on as many servers.
+#[test]
+fn ten_thousand_server_names_compile() {
+    let mut set = many_servers(10_000, true);
+    let key = ResourceKey::local(Kind::Gateway, "istio-system", "gw");
+    let mut gateway = Object::clone(set.get(&key).unwrap());
+    if let Spec::Gateway(spec) = &mut gateway.spec {
+        for server in &mut spec.servers {
+            server.tls.as_mut().unwrap().mode = tidegate_resources::ServerTlsMode::Passthrough;
+        }
+    }
+    set.insert(gateway);
+    let services: Vec<_> = set.iter_kind(Kind::VirtualService).cloned().collect();
+    for service in services {
+        let mut service = Object::clone(&service);
+        if let Spec::VirtualService(spec) = &mut service.spec {
+            let destination = spec.http[0].route[0].destination.clone();
+            spec.http.clear();
+            spec.tls = vec![tidegate_resources::TlsRoute {
+                r#match: vec![tidegate_resources::TlsMatchAttributes {
+                    sni_hosts: spec.hosts.clone(),
+                    ..Default::default()
+                }],
+                route: vec![tidegate_resources::RouteDestination { destination, weight: 0 }],
+            }];
+        }
+        set.insert(service);
+    }
+    let start = Instant::now();
+    let compilation = compile(&set, &CompileOptions::default());
+    println!("10,000 server names compiled in {:?}", start.elapsed());
+    assert_eq!(compilation.snapshot.listeners()[0].filter_chains().len(), 10_000);
+    assert!(compilation.diagnostics.is_empty(), "{:?}", compilation.diagnostics.first());
+}
+
 /// Shapes that would take hours if anything compared each with each.
 #[test]
 fn lopsided_configurations_compile_too() {

@@ -28,7 +28,8 @@ pub struct ExplainedFilterChain {
     pub server_names: Vec<String>,
     /// How many there are.
     pub server_name_count: usize,
-    /// `SIMPLE`, `MUTUAL`, `OPTIONAL_MUTUAL`, `PASSTHROUGH`, or `NONE` for plaintext.
+    /// `SIMPLE`, `MUTUAL`, `OPTIONAL_MUTUAL`, `PASSTHROUGH`, `NONE` for plaintext, or `CLOSED` for a server that cannot
+    /// be served as it is configured.
     pub tls_mode: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<ExplainedTls>,
@@ -107,6 +108,7 @@ impl ExplainedFilterChain {
                 ServerTlsMode::Mutual => "MUTUAL",
                 ServerTlsMode::OptionalMutual => "OPTIONAL_MUTUAL",
             },
+            None if is_closed(chain, listener) => "CLOSED",
             None if listener.protocol == ListenerProtocol::Tls => "PASSTHROUGH",
             None => "NONE",
         };
@@ -121,6 +123,12 @@ impl ExplainedFilterChain {
             configured_at: places(sources),
         }
     }
+}
+
+/// Whether a chain holds the hosts of a server that cannot be served: nothing terminates TLS, and no rule passes it on.
+fn is_closed(chain: &FilterChain, listener: &Listener) -> bool {
+    let has_no_rule = matches!(&chain.filter, NetworkFilter::Tcp(proxy) if proxy.source.is_none());
+    listener.protocol == ListenerProtocol::Tls && chain.tls.is_none() && has_no_rule
 }
 
 fn refused(flags: &'static str, details: &'static str, reason: String) -> Outcome {
@@ -179,7 +187,16 @@ impl Snapshot {
             };
             return Err(refused("NR", "filter_chain_not_found", reason));
         };
-        explanation.filter_chain = Some(ExplainedFilterChain::new(chain, listener));
+        let explained = ExplainedFilterChain::new(chain, listener);
+        if let Some(part) = explanation.listener.as_mut().filter(|_| listener.protocol == ListenerProtocol::Tls) {
+            // The port may have ten thousand servers; this is the one that counts.
+            part.configured_at.clone_from(&explained.configured_at);
+        }
+        explanation.filter_chain = Some(explained);
+        if is_closed(chain, listener) {
+            let reason = "the server that has the host cannot be served as it is configured: the connection is closed";
+            return Err(refused("NR", "server_not_served", reason.to_owned()));
+        }
         Ok(chain)
     }
 

@@ -14,7 +14,8 @@ pub(super) fn of_files<'a>(
     resources: &ResourceSet,
     explanation: &Value,
 ) -> Vec<&'a Diagnostic> {
-    let objects = objects(explanation);
+    let objects = values_of("object", explanation);
+    let origins = values_of("origin", explanation);
     let host = explanation["request"]["host"].as_str().unwrap_or_default();
     let is_for_host = |finding: &Diagnostic| {
         let object = finding.key.as_ref().and_then(|key| resources.get(key));
@@ -28,7 +29,7 @@ pub(super) fn of_files<'a>(
             let is_rejection = finding.level == Level::Error
                 && matches!(finding.code, Code::SYNTAX | Code::SCHEMA | Code::DUPLICATE | Code::ENVIRONMENT);
             let is_named = finding.key.as_ref().is_some_and(|key| objects.contains(&key.to_string()));
-            is_rejection || is_named || is_for_host(finding)
+            is_rejection || (is_named && !is_of_another_server(finding, resources, &origins)) || is_for_host(finding)
         })
         .collect()
 }
@@ -71,7 +72,7 @@ struct Place {
 /// The same of a running gateway's `/config/status`, as lines. A status that cannot be read is none: it only adds.
 pub(super) fn of_status(status: &[u8], explanation: &Value) -> Vec<String> {
     let Ok(status) = serde_json::from_slice::<Status>(status) else { return Vec::new() };
-    let objects = objects(explanation);
+    let objects = values_of("object", explanation);
     let mut lines: Vec<String> = status.serving_last_good.into_iter().collect();
     for finding in status.diagnostics {
         let object = match &finding.key {
@@ -92,27 +93,37 @@ pub(super) fn of_status(status: &[u8], explanation: &Value) -> Vec<String> {
     lines
 }
 
-/// Every object that an explanation names.
-fn objects(explanation: &Value) -> BTreeSet<String> {
-    fn collect(value: &Value, objects: &mut BTreeSet<String>) {
+/// Whether a finding is about a server of a Gateway that the explanation does not name: a Gateway may have thousands.
+fn is_of_another_server(finding: &Diagnostic, resources: &ResourceSet, origins: &BTreeSet<String>) -> bool {
+    let Some(object) = finding.key.as_ref().and_then(|key| resources.get(key)) else { return false };
+    let server = finding.path.find(']').and_then(|end| finding.path.get(..=end));
+    match server.filter(|path| path.starts_with("spec.servers[")) {
+        Some(path) => !origins.contains(&object.origin_of(path).to_string()),
+        None => false,
+    }
+}
+
+/// Every value of a field, wherever it stands in an explanation: `object` and `origin` for what it names.
+fn values_of(field: &str, explanation: &Value) -> BTreeSet<String> {
+    fn collect(field: &str, value: &Value, found: &mut BTreeSet<String>) {
         match value {
-            Value::Array(items) => items.iter().for_each(|item| collect(item, objects)),
+            Value::Array(items) => items.iter().for_each(|item| collect(field, item, found)),
             Value::Object(fields) => {
                 for (name, value) in fields {
                     match value {
-                        Value::String(object) if name == "object" => {
-                            objects.insert(object.clone());
+                        Value::String(text) if name == field => {
+                            found.insert(text.clone());
                         }
-                        other => collect(other, objects),
+                        other => collect(field, other, found),
                     }
                 }
             }
             _ => {}
         }
     }
-    let mut objects = BTreeSet::new();
-    collect(explanation, &mut objects);
-    objects
+    let mut found = BTreeSet::new();
+    collect(field, explanation, &mut found);
+    found
 }
 
 #[cfg(test)]
