@@ -1,0 +1,12 @@
+//! The store and its sources through their public face. Every certificate is made here; the clock stands where a test
+//! puts it.
+
+mod breakage;
+mod canary;
+mod flaws;
+mod kubernetes;
+mod rotation;
+mod several;
+mod sources;
+mod support;
+mod trust;
