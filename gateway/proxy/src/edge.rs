@@ -404,6 +404,12 @@ mod tests {
     }
 
     #[test]
+    fn what_a_client_says_of_certificates_goes() {
+        let (request, _) = admit_with("/", &[("x-forwarded-client-cert", "URI=spiffe://x")], 0).unwrap();
+        assert_eq!(header(&request, forwarded_client_cert::NAME), None);
+    }
+
+    #[test]
     fn paths_are_normalized_and_absolute_targets_lose_their_authority() {
         let path = |target: &str, host| {
             admit_with(target, &[("host", host)], 0)

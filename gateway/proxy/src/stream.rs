@@ -31,6 +31,7 @@ use crate::chunked::{BadChunk, ChunkedScan};
 use crate::connection::Connection;
 use crate::local_reply::LocalReply;
 use crate::request_head::{Framing, HeadScan, RequestHead};
+use crate::telemetry::ParseError;
 
 /// Writes are gathered up to this many bytes.
 const WRITE_BUFFER: usize = 8 * 1024;
@@ -177,7 +178,9 @@ impl EdgeStream {
                 }
             }
             fresh = false;
-            if expected != Expected::Http1 && self.buffered.starts_with(&PREFACE[..PREFACE.len().min(self.buffered.len())]) {
+            if expected != Expected::Http1
+                && self.buffered.starts_with(&PREFACE[..PREFACE.len().min(self.buffered.len())])
+            {
                 if self.buffered.len() < PREFACE.len() {
                     continue;
                 }
@@ -189,6 +192,8 @@ impl EdgeStream {
                 return Incoming::Http2;
             }
             if expected == Expected::Http2 {
+                // What ALPN promised has not come, and there is no protocol to say so in.
+                self.connection.listener.metrics.parse_error(ParseError::Malformed);
                 return Incoming::End;
             }
             // RFC 9112 section 2.2: an empty line before the request is ignored; more than one is no accident.

@@ -9,7 +9,7 @@ use tidegate_core::Phase;
 
 use super::Metrics;
 use super::exposition::{MetricType, family, histogram, labels, sample};
-use super::listener::ParseError;
+use super::listener::{ListenerMetrics, ParseError};
 use super::series::Series;
 use crate::proxy_protocol::ProxyHeaderFailure;
 use crate::tls::{HandshakeFailure, Version};
@@ -178,6 +178,7 @@ impl Metrics {
                 sample(out, name, &format!("{address},{reason}"), listener.handshake_failures(failure));
             }
         }
+        write_ssl(&listeners, out);
         let name = "tidegate_proxy_protocol_failures_total";
         family(out, name, Counter, "Connections that were closed because they did not begin with a PROXY header.");
         for (address, listener) in &listeners {
@@ -198,6 +199,48 @@ impl Metrics {
 }
 
 /// Clusters that were used, as Envoy names their counters. Those that were not would be thousands of zeros.
+/// What Envoy counts of TLS, by its names. `listeners` come with their labels.
+fn write_ssl(listeners: &[(String, &Arc<ListenerMetrics>)], out: &mut dyn Write) {
+    use HandshakeFailure as Failure;
+    let failures = |listener: &ListenerMetrics, of: &[Failure]| -> u64 {
+        of.iter().map(|failure| listener.handshake_failures(*failure)).sum()
+    };
+    let handshakes = |listener: &ListenerMetrics| Version::ALL.map(|version| listener.handshakes(version));
+    let mut write = |name: &str, help: &str, count: &dyn Fn(&ListenerMetrics) -> u64| {
+        family(out, name, Counter, help);
+        for (labels, listener) in listeners {
+            sample(out, name, labels, count(listener));
+        }
+    };
+    write("envoy_listener_ssl_handshake", "TLS handshakes with clients that succeeded.", &|it| {
+        handshakes(it).as_flattened().iter().sum()
+    });
+    write("envoy_listener_ssl_session_reused", "Those of them that resumed a session.", &|it| {
+        handshakes(it).iter().map(|[_, resumed]| resumed).sum()
+    });
+    write(
+        "envoy_listener_ssl_connection_error",
+        "TLS handshakes that failed for reasons other than certificates.",
+        &|it| {
+            let of = [Failure::Malformed, Failure::TooLarge, Failure::Version, Failure::NothingInCommon, Failure::Alpn];
+            failures(it, &of) + failures(it, &[Failure::RefusedByClient, Failure::Other])
+        },
+    );
+    write("envoy_listener_ssl_fail_verify_no_cert", "Clients that showed no certificate and must.", &|it| {
+        failures(it, &[Failure::CertificateMissing])
+    });
+    write("envoy_listener_ssl_fail_verify_error", "Clients whose certificate is not valid or not trusted.", &|it| {
+        let of = [Failure::CertificateExpired, Failure::CertificateRevoked, Failure::CertificateUntrusted];
+        failures(it, &of) + failures(it, &[Failure::CertificateInvalid])
+    });
+    write("envoy_listener_ssl_fail_verify_san", "Clients whose certificate is not one that is admitted.", &|it| {
+        failures(it, &[Failure::CertificateNotAdmitted])
+    });
+    write("envoy_listener_no_filter_chain_match", "Connections that were for none of the listener's servers.", &|it| {
+        failures(it, &[Failure::NoFilterChain])
+    });
+}
+
 fn write_clusters(clusters: &[Arc<ClusterHandle>], out: &mut dyn Write) {
     let mut used: Vec<_> = clusters
         .iter()

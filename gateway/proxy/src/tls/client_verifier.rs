@@ -108,7 +108,9 @@ impl ClientCertVerifier for ClientVerifier {
             return Ok(ClientCertVerified::assertion());
         }
         match &self.chain {
-            Some(chain) => drop(chain.verify_client_cert(leaf, intermediates, now)?),
+            Some(chain) => {
+                chain.verify_client_cert(leaf, intermediates, now)?;
+            }
             None if self.has_pins() => {}
             None => return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
         }

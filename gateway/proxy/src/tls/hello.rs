@@ -58,8 +58,11 @@ impl Hello {
             while fed < raw.len() {
                 match acceptor.read_tls(&mut &raw[fed..]) {
                     Ok(read @ 1..) => fed += read,
-                    // It takes what it is given until it has a whole message, which is asked for below.
-                    Ok(0) | Err(_) => return Err(HandshakeFailure::Malformed),
+                    // Its own bound, which is about ours.
+                    Ok(0) | Err(_) => {
+                        refuse(tcp, Alert::DecodeError);
+                        return Err(HandshakeFailure::TooLarge);
+                    }
                 }
             }
             match acceptor.accept() {

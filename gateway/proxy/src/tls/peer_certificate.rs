@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 use tidegate_snapshot::Digest256;
 use x509_parser::asn1_rs::{Any, Oid, Tag};
 use x509_parser::extensions::GeneralName;
@@ -157,7 +158,8 @@ fn rfc2253(name: &X509Name<'_>) -> String {
         if at > 0 {
             out.push(',');
         }
-        for (at, attribute) in part.iter().enumerate() {
+        let attributes: SmallVec<[_; 2]> = part.iter().collect();
+        for (at, attribute) in attributes.iter().rev().enumerate() {
             if at > 0 {
                 out.push('+');
             }
@@ -208,7 +210,7 @@ fn short_name(oid: &Oid<'_>) -> Option<&'static str> {
 fn text(value: &Any<'_>) -> Option<String> {
     let bytes = value.data;
     let wide = |width: usize| -> Option<String> {
-        if bytes.len() % width != 0 {
+        if !bytes.len().is_multiple_of(width) {
             return None;
         }
         let codes = bytes.chunks(width).map(|code| code.iter().fold(0_u32, |code, byte| code << 8 | u32::from(*byte)));
@@ -256,4 +258,56 @@ fn dump(value: &Any<'_>, out: &mut String) {
     der.extend_from_slice(value.data);
     out.push('#');
     out.push_str(&hex(&der).to_ascii_uppercase());
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, SerialNumber};
+
+    use super::*;
+
+    #[test]
+    fn names_are_written_as_openssl_writes_them() {
+        // What `openssl req -multivalue-rdn -utf8 -subj` made of: /C=DE/ST= Bad\, place /L=#x/O=Ünited; "ops" <a>/
+        // OU=A\\B+UID=u1/CN=Me/emailAddress=a@b.c/serialNumber=77/1.2.3.4.5=hello/DC=com/street=Road 1
+        let der = "3081d5310b30090603550406130244453115301306035504080c0c204261642c20706c61636520310b30090603550407\
+                   0c022378311b3019060355040a0c12c39c6e697465643b20226f707322203c613e311e300a060355040b0c03415c4230\
+                   10060a0992268993f22c6401010c027531310b300906035504030c024d653114301206092a864886f70d010901160561\
+                   40622e63310b3009060355040513023737310f300d06042a0304050c0568656c6c6f31133011060a0992268993f22c64\
+                   01191603636f6d310f300d06035504090c06526f61642031";
+        let der: Vec<u8> =
+            (0..der.len()).step_by(2).map(|at| u8::from_str_radix(&der[at..at + 2], 16).unwrap()).collect();
+        let (_, name) = X509Name::from_der(&der).unwrap();
+        // By `openssl x509 -nameopt RFC2253`.
+        assert_eq!(
+            rfc2253(&name),
+            r#"street=Road 1,DC=com,1.2.3.4.5=#0C0568656C6C6F,serialNumber=77,emailAddress=a@b.c,CN=Me,UID=u1+OU=A\\B,O=\C3\9Cnited\; \"ops\" \<a\>,L=\#x,ST=\ Bad\, place\ ,C=DE"#
+        );
+    }
+
+    #[test]
+    fn pem_is_encoded_for_headers() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["a.com".into()]).unwrap();
+        // Lengths that end base64 with each number of fillers.
+        for serial in [1_u64, 0x1234, 0x12_3456] {
+            params.serial_number = Some(SerialNumber::from(serial));
+            let certificate = params.self_signed(&key).unwrap();
+            let pem = certificate.pem().replace("\r\n", "\n");
+            let pem = pem.replace('\n', "%0A").replace(' ', "%20").replace('+', "%2B").replace('/', "%2F");
+            let peer = PeerCertificate::new(&[certificate.der().clone()]).unwrap();
+            assert_eq!(peer.url_encoded_pem(), pem.replace('=', "%3D"));
+            assert_eq!(peer.url_encoded_chain(), peer.url_encoded_pem());
+            assert_eq!(u64::from_str_radix(&peer.facts().serial, 16).unwrap(), serial);
+        }
+        assert!(PeerCertificate::new(&[]).is_none());
+    }
+
+    #[test]
+    fn what_is_no_certificate_says_nothing() {
+        let peer = PeerCertificate::new(&[CertificateDer::from(vec![1, 2, 3])]).unwrap();
+        assert_eq!((&*peer.facts().subject, &*peer.facts().serial), ("", ""));
+        assert_eq!(peer.facts().fingerprint.len(), 64);
+        assert!(!peer.is_expired(SystemTime::now()));
+    }
 }

@@ -79,9 +79,8 @@ async fn a_connection_without_a_header_that_holds_is_closed() {
     assert_eq!(tcp.read(&mut [0]).await.unwrap(), 0);
     let count = |reason: &str| {
         let metrics = edge.metrics();
-        let series = format!(
-            "tidegate_proxy_protocol_failures_total{{listener_address=\"127.0.0.1_0\",reason=\"{reason}\"}} "
-        );
+        let series =
+            format!("tidegate_proxy_protocol_failures_total{{listener_address=\"127.0.0.1_0\",reason=\"{reason}\"}} ");
         metrics.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u64>().ok()).unwrap()
     };
     assert_eq!((count("malformed"), count("too_large"), count("timeout")), (5, 2, 1));

@@ -473,3 +473,45 @@ async fn without_the_authority_nobody_is_trusted() {
     assert!(connect(edge.address(), "a.com", client_config(&stranger, None)).await.is_err());
     edge.await_failure("refused_by_client", 1).await;
 }
+
+#[tokio::test]
+async fn a_port_that_changes_to_tls_serves_no_plaintext_any_more() {
+    let backend = fixed("a").await;
+    let (secrets, authority) = (Arc::<tidegate_sds::SecretStore>::default(), Authority::new("servers"));
+    offer(&secrets, "a", authority.server(&["a.com"]).payload());
+    let mut plain = Config::to(backend);
+    plain.listeners = vec![("127.0.0.1_443".into(), 0)];
+    let edge =
+        crate::harness::Edge::with_secrets(plain.snapshot(), tidegate_proxy::Limits::default(), secrets.clone()).await;
+    let mut client = Client::connect(edge.address()).await;
+    client.send(get("a.com")).await;
+    assert_eq!(client.answer().await.status, 200);
+    edge.publish(snapshot(vec![Server::new("a", &["a.com"], backend)])).await;
+    client.send(get("a.com")).await;
+    assert_eq!(client.answer().await.status, 421);
+    assert!(client.is_closed().await);
+    assert!(is_served(edge.address(), "a.com", client_config(&authority, None)).await);
+}
+
+#[tokio::test]
+async fn ten_thousand_servers_share_a_port() {
+    let backend = fixed("served").await;
+    let servers = || {
+        (0..10_000)
+            .map(|number| {
+                let host: &'static str = Box::leak(format!("host-{number}.com").into_boxed_str());
+                Server { name: host, ..Server::new("shared", &[host], backend) }
+            })
+            .collect::<Vec<_>>()
+    };
+    let (secrets, authority) = (Arc::<tidegate_sds::SecretStore>::default(), Authority::new("servers"));
+    offer(&secrets, "shared", authority.server(&["host-0.com", "host-5000.com", "host-9999.com"]).payload());
+    let edge =
+        crate::harness::Edge::with_secrets(snapshot(servers()), tidegate_proxy::Limits::default(), secrets).await;
+    for _ in 0..2 {
+        for host in ["host-0.com", "host-5000.com", "host-9999.com"] {
+            assert!(is_served(edge.address(), host, client_config(&authority, None)).await, "{host}");
+        }
+        edge.publish(snapshot(servers())).await;
+    }
+}

@@ -10,8 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::backend::fixed;
+use crate::client::Client;
 use crate::harness::Config;
-use crate::tls_edge::{Server, TlsEdge, is_served};
+use crate::tls_edge::{Server, TlsEdge, connect, get, is_served};
 
 async fn edge_with(limits: Limits) -> TlsEdge {
     TlsEdge::with(Config::new(), vec![Server::new("a", &["a.com"], fixed("a").await)], limits).await
@@ -145,20 +146,38 @@ async fn a_client_that_drips_bytes_has_no_more_time_than_others() {
 #[tokio::test]
 async fn a_huge_hello_is_refused_before_it_is_read_whole() {
     let edge = edge_with(Limits::default()).await;
-    // A ClientHello of 16 MiB, in records of 16 KiB.
+    // One that says that it has 16 MiB.
     let mut message = vec![1, 0xff, 0xff, 0xff];
     message.resize(200_000, 0);
-    let answer = answer(&edge, &records(&message, 16_384)).await;
-    assert!(answer.is_empty() || is_alert(&answer));
-    // One within what is read, of which the end does not come.
-    let metrics = edge.edge.metrics();
-    let refused: u64 = metrics
-        .lines()
-        .filter(|line| line.starts_with("tidegate_tls_handshake_failures_total"))
-        .filter(|line| line.contains("too_large") || line.contains("malformed"))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-        .sum();
-    assert_eq!(refused, 1);
+    let refused = answer(&edge, &records(&message, 16_384)).await;
+    assert!(refused.is_empty() || is_alert(&refused));
+    edge.await_failure("too_large", 1).await;
+    // One whose many records make it larger than it is.
+    let mut message = vec![1, 0, 0xf0, 0];
+    message.resize(60_000, 0);
+    let refused = answer(&edge, &records(&message, 20)).await;
+    assert!(refused.is_empty() || is_alert(&refused));
+    edge.await_failure("too_large", 2).await;
+}
+
+#[tokio::test]
+async fn what_alpn_promised_has_to_come() {
+    let edge = edge_with(Limits::default()).await;
+    let mut config = edge.client(None);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let mut client = Client::over(connect(edge.address(), "a.com", config).await.unwrap());
+    client.send(get("a.com")).await;
+    assert!(client.is_closed().await);
+    // And what is spoken is what ALPN said.
+    let mut config = edge.client(None);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut client = Client::over(connect(edge.address(), "a.com", config).await.unwrap());
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    assert_eq!(client.answer().await.status, 400);
+    let mut config = edge.client(None);
+    config.alpn_protocols = vec![b"spdy/3".to_vec()];
+    assert!(connect(edge.address(), "a.com", config).await.is_err());
+    edge.await_failure("alpn", 1).await;
 }
 
 #[tokio::test]

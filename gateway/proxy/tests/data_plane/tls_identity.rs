@@ -46,14 +46,8 @@ async fn only_certificates_that_verify_are_admitted() {
         ("client_certificate_untrusted", self_signed),
         ("client_certificate_expired", with(|it| it.not_after = date_time_ymd(2020, 1, 1))),
         ("client_certificate_expired", with(|it| it.not_before = date_time_ymd(2090, 1, 1))),
-        (
-            "client_certificate_invalid",
-            with(|it| it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]),
-        ),
-        (
-            "client_certificate_invalid",
-            with(|it| it.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained)),
-        ),
+        ("client_certificate_invalid", with(|it| it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth])),
+        ("client_certificate_invalid", with(|it| it.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained))),
         ("client_certificate_revoked", with(|it| it.serial_number = Some(SerialNumber::from(7_u64)))),
     ];
     let good = with(|it| it.serial_number = Some(SerialNumber::from(8_u64)));
@@ -172,8 +166,7 @@ async fn backends_are_told_of_the_clients_certificate_as_configured() {
     let pem = identity.chain_pem.replace("\r\n", "\n");
     let pem = pem.replace('\n', "%0A").replace(' ', "%20").replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
     let spoof = "By=x;URI=spiffe://evil";
-    let full =
-        format!("Hash={hash};Cert=\"{pem}\";Subject=\"{SUBJECT}\";{URIS};DNS=c.example.com");
+    let full = format!("Hash={hash};Cert=\"{pem}\";Subject=\"{SUBJECT}\";{URIS};DNS=c.example.com");
     let nothing = ClientCertDetails { subject: false, cert: false, chain: false, dns: false, uri: false };
     let default = ClientCertDetails::default();
     let short = format!("Hash={hash}");
@@ -259,8 +252,20 @@ async fn access_logs_say_who_came_and_how() {
     assert_eq!(
         lines[0],
         [
-            "a.com", "TLSv1.3", cipher, &subject, "CN=clients", uris, "c.example.com", &hash, "abcd",
-            "2020-01-02T00:00:00.000Z", "2120", "200", "-", "via_upstream"
+            "a.com",
+            "TLSv1.3",
+            cipher,
+            &subject,
+            "CN=clients",
+            uris,
+            "c.example.com",
+            &hash,
+            "abcd",
+            "2020-01-02T00:00:00.000Z",
+            "2120",
+            "200",
+            "-",
+            "via_upstream"
         ]
     );
     let absent = |name, version, cipher, code, flags, details| {
