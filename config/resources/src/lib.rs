@@ -9,8 +9,8 @@
 //! and not acted on yet is a warning. So whatever an [`Object`] holds was understood.
 //!
 //! Secrets: their bytes are shared, and wiped when the last owner drops them; so is whatever was made of their text on
-//! the way. No finding quotes a value of theirs, and no `Debug` shows one. What the YAML library's own buffers held
-//! while they grew is out of reach.
+//! the way. No finding quotes a value of theirs, and no `Debug` shows one. The YAML library, whose buffers are
+//! out of reach, sees no run of 24 letters and digits of a Secret; shorter ones, as in passwords, it sees.
 
 mod acme;
 mod decode;

@@ -5,6 +5,7 @@
 //! letters: `yes`, `no`, `on`, `off`, `true` and `false` are booleans unless quoted, `y` and `n` are texts; `0x1F`,
 //! `0b11`, `017` and `1_000` are numbers; timestamps are texts.
 
+mod mask;
 mod reader;
 mod repair;
 mod scalar;

@@ -97,6 +97,39 @@ fn every_sample_is_applied_or_skipped_or_reported_with_its_line() {
 }
 
 #[test]
+fn documents_that_may_be_secrets_are_read_as_all_others() {
+    let Some(shared) = shared() else { return };
+    let mut compared = 0;
+    for folder in ["corpus", "samples"] {
+        for path in files(&shared.join(folder)) {
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            for document in text.split("\n---\n").filter(|document| !document.to_lowercase().contains("secret")) {
+                // The word in a comment is enough for the other way of reading.
+                let plain = parse("f.yaml", &format!("{document}\n# ......\n"), &ParseOptions::default());
+                let careful = parse("f.yaml", &format!("{document}\n# Secret\n"), &ParseOptions::default());
+                let key = |parsed: &Parsed| -> Vec<_> {
+                    let object = |object: &tidegate_resources::Object| {
+                        (object.key.clone(), object.spec.clone(), object.spans.clone(), object.origin.clone())
+                    };
+                    parsed.objects.iter().map(object).collect()
+                };
+                assert_eq!(key(&plain), key(&careful), "{}\n{document}", path.display());
+                let places = |parsed: &Parsed| -> Vec<_> {
+                    parsed
+                        .diagnostics
+                        .iter()
+                        .map(|found| (found.code, found.key.clone(), found.origin.clone()))
+                        .collect()
+                };
+                assert_eq!(places(&plain), places(&careful), "{}\n{document}", path.display());
+                compared += plain.objects.len();
+            }
+        }
+    }
+    assert!(compared > 100, "only {compared} objects were compared");
+}
+
+#[test]
 fn a_weight_inside_destination_is_refused_with_the_mend() {
     let Some(shared) = shared() else { return };
     let text = std::fs::read_to_string(shared.join("samples/seeds/mesh-arena-weights-as-printed.yaml")).unwrap();

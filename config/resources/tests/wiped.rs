@@ -11,6 +11,10 @@ use std::os::unix::fs::FileExt;
 use tidegate_resources::{ParseOptions, parse, validate};
 use zeroize::Zeroizing;
 
+/// The binary's: it moves what grows, where glibc often finds room behind it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Never in memory as it is, but for where the test puts it.
 struct Needle([u8; 32]);
 
@@ -35,37 +39,59 @@ impl Needle {
     fn count(&self) -> usize {
         let maps = fs::read_to_string("/proc/self/maps").unwrap();
         let memory = File::open("/proc/self/mem").unwrap();
-        // Outside the heap's usual sizes, and wiped between reads, so that it does not find itself.
+        let pages = File::open("/proc/self/pagemap").unwrap();
         let mut buffer = vec![0u8; 1 << 20];
         let mut count = 0;
-        for line in
-            maps.lines().filter(|line| line.split_whitespace().nth(1).is_some_and(|mode| mode.starts_with("rw")))
-        {
+        let is_writable = |line: &&str| line.split_whitespace().nth(1).is_some_and(|mode| mode.starts_with("rw"));
+        for line in maps.lines().filter(is_writable) {
             let (start, end) = line.split_whitespace().next().unwrap().split_once('-').unwrap();
             let parse = |text: &str| u64::from_str_radix(text, 16).unwrap();
-            let own = buffer.as_ptr() as u64;
-            let (mut at, end) = (parse(start), parse(end));
-            while at < end {
-                let length = buffer.len().min((end - at) as usize);
-                let Ok(read) = memory.read_at(&mut buffer[..length], at) else { break };
-                let hits = memchr::memchr_iter(self.0[0] ^ Self::MASK, &buffer[..read]).filter(|offset| {
-                    let address = at + *offset as u64;
-                    let is_own = (own..own + (1 << 20)).contains(&address);
-                    let found = buffer[..read].get(*offset..offset + self.0.len());
-                    let is_it =
-                        |found: &[u8]| found.iter().zip(&self.0).all(|(byte, masked)| byte ^ Self::MASK == *masked);
-                    !is_own && found.is_some_and(is_it)
-                });
-                count += hits.count();
-                buffer.fill(0);
-                if read <= self.0.len() || at + read as u64 >= end {
-                    break;
+            for (mut at, end) in touched(&pages, parse(start), parse(end)) {
+                while at < end {
+                    let length = buffer.len().min((end - at) as usize);
+                    let Ok(read) = memory.read_at(&mut buffer[..length], at) else { break };
+                    count += self.count_in(&buffer[..read], at);
+                    buffer.fill(0);
+                    if read <= self.0.len() || at + read as u64 >= end {
+                        break;
+                    }
+                    // It may stand across the border.
+                    at += (read - self.0.len()) as u64;
                 }
-                at += (read - self.0.len()) as u64;
             }
         }
         count
     }
+
+    /// How often it stands in a copy of the memory at `address`; what is the copy's own memory does not count.
+    fn count_in(&self, copy: &[u8], address: u64) -> usize {
+        let own = copy.as_ptr() as u64;
+        let is_it = |found: &[u8]| found.iter().zip(&self.0).all(|(byte, masked)| byte ^ Self::MASK == *masked);
+        let hits = memchr::memchr_iter(self.0[0] ^ Self::MASK, copy).filter(|offset| {
+            let is_own = (own..own + (1 << 20)).contains(&(address + *offset as u64));
+            !is_own && copy.get(*offset..offset + self.0.len()).is_some_and(is_it)
+        });
+        hits.count()
+    }
+}
+
+/// The parts of a range of addresses that are in memory: the allocator reserves much and touches little.
+fn touched(pages: &File, start: u64, end: u64) -> Vec<(u64, u64)> {
+    const PAGE: u64 = 4096;
+    let mut parts: Vec<(u64, u64)> = Vec::new();
+    let mut entries = vec![0u8; ((end - start) / PAGE * 8) as usize];
+    let read = pages.read_at(&mut entries, start / PAGE * 8).unwrap_or(0);
+    for (page, entry) in (start..end).step_by(PAGE as usize).zip(entries[..read].chunks_exact(8)) {
+        // Bit 63: present; bit 62: swapped out.
+        if entry[7] & 0xc0 == 0 {
+            continue;
+        }
+        match parts.last_mut() {
+            Some((_, end)) if *end == page => *end += PAGE,
+            _ => parts.push((page, page + PAGE)),
+        }
+    }
+    parts
 }
 
 /// Before every key.
@@ -132,6 +158,16 @@ fn a_secret_that_nobody_holds_leaves_no_copy() {
     });
     // The base64 itself.
     check(14, 0, |key| text(&[HEAD, "data: {k: ", key, "}\n"]));
+    // Long ones, for which buffers grow.
+    check(16, 1, |key| {
+        let line = text(&["    ", &"QUJD".repeat(16), "\n"]);
+        let mut parts = vec![HEAD, "stringData:\n  k: |\n    ", key, "\n"];
+        parts.extend(std::iter::repeat_n(&**line, 100));
+        text(&parts)
+    });
+    check(17, 0, |key| text(&[HEAD, "data:\n  k: ", key, &"QUJD".repeat(2000), "\n"]));
+    check(18, 0, |key| text(&[HEAD, "data: {k: \"", key, &"QUJD".repeat(2000), "\"}\n"]));
+    check(19, 1, |key| text(&[HEAD, "stringData: {k: \"", key, "\\n", &"QUJD".repeat(2000), "\"}\n"]));
     // An anchor, a repaired text, and documents that come to nothing.
     check(7, 2, |key| text(&[HEAD, "stringData: {k: &k ", key, ", l: *k}\n"]));
     check(15, 2, |key| text(&[HEAD, "data: &d {k: c2VjcmV0}\nstringData: {<<: {k: &k ", key, "}, k: *k, l: *k}\n"]));

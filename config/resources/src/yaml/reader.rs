@@ -8,6 +8,7 @@ use tidegate_core::Position;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Lines;
+use super::mask::Masked;
 use super::repair::Repair;
 use super::scalar::resolve;
 use crate::node::{Entry, Node, Value, shorten};
@@ -56,14 +57,16 @@ pub(crate) struct Broken {
 /// Reads the documents of a chunk: one, unless `...` lines divide it. Ends after the first syntax error.
 pub(crate) fn documents(lines: &Lines<'_>) -> Vec<Result<Document, Broken>> {
     let mut repair = Repair::default();
-    let (mut found, mut error) = read(lines, lines.chunk.text, &repair);
+    let masked = lines.may_be_secret.then(|| Masked::new(lines.chunk.text));
+    let original = masked.as_ref().map_or(lines.chunk.text, |masked| &masked.text);
+    let (mut found, mut error) = read(lines, original, masked.as_ref(), &repair);
     let mut repaired: Option<Zeroizing<String>> = None;
     while let Some(cause) = &error {
-        let Some(text) = repair.apply(repaired.as_ref().map_or(lines.chunk.text, |text| text), cause) else { break };
+        let Some(text) = repair.apply(repaired.as_ref().map_or(original, |text| text), cause) else { break };
         if lines.may_be_secret {
             found.iter_mut().for_each(wipe);
         }
-        (found, error) = read(lines, &text, &repair);
+        (found, error) = read(lines, &text, masked.as_ref(), &repair);
         repaired = Some(text);
     }
     found
@@ -77,9 +80,15 @@ pub(crate) fn wipe(document: &mut Result<Document, Broken>) {
     }
 }
 
-/// Reads `text`, which is the chunk's or a repaired form of it. Gives the syntax error, if that is what ended it, too.
-fn read(lines: &Lines<'_>, text: &str, repair: &Repair) -> (Vec<Result<Document, Broken>>, Option<ScanError>) {
-    let mut reader = Reader::new(lines, text, repair);
+/// Reads `text`, which is the chunk's, a masked or a repaired form of it. Gives the syntax error, if that is what ended
+/// it, too.
+fn read(
+    lines: &Lines<'_>,
+    text: &str,
+    masked: Option<&Masked<'_>>,
+    repair: &Repair,
+) -> (Vec<Result<Document, Broken>>, Option<ScanError>) {
+    let mut reader = Reader::new(lines, text, masked, repair);
     let mut found = Vec::new();
     while let Some(document) = reader.next_document() {
         let is_end = document.is_err();
@@ -95,6 +104,7 @@ fn read(lines: &Lines<'_>, text: &str, repair: &Repair) -> (Vec<Result<Document,
 struct Reader<'t, 'l> {
     parser: Parser<'t, StrInput<'t>>,
     lines: &'l Lines<'l>,
+    masked: Option<&'l Masked<'l>>,
     repair: &'l Repair,
     error: Option<ScanError>,
     open: Vec<Open>,
@@ -110,7 +120,7 @@ impl Drop for Reader<'_, '_> {
     }
 }
 
-/// Text of a scalar as the parser made it.
+/// Text of a scalar.
 struct Text<'t> {
     text: Cow<'t, str>,
     may_be_secret: bool,
@@ -138,10 +148,11 @@ enum Content {
 }
 
 impl<'t, 'l> Reader<'t, 'l> {
-    fn new(lines: &'l Lines<'l>, text: &'t str, repair: &'l Repair) -> Self {
+    fn new(lines: &'l Lines<'l>, text: &'t str, masked: Option<&'l Masked<'l>>, repair: &'l Repair) -> Self {
         Self {
             parser: Parser::new_from_str(text),
             lines,
+            masked,
             repair,
             error: None,
             open: Vec::new(),
@@ -202,8 +213,11 @@ impl<'t, 'l> Reader<'t, 'l> {
                 self.place(node)
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let held = Text { text, may_be_secret: self.lines.may_be_secret };
-                let text = &*held.text;
+                let may_be_secret = self.lines.may_be_secret;
+                let parsed = Text { text, may_be_secret };
+                let text = self.masked.map_or(Cow::Borrowed(&*parsed.text), |masked| masked.restore(&parsed.text));
+                let restored = Text { text, may_be_secret };
+                let text = &*restored.text;
                 let weight = 1 + text.len() / BYTES_PER_VALUE;
                 self.count(weight, position)?;
                 if anchor > 0 {
