@@ -78,7 +78,7 @@ pub(crate) struct Refused {
 pub(crate) enum Reason {
     Unusable(MaterialError),
     /// Flaws that what serves has not. The content may still be taken, when time or hosts change.
-    Worse(Content, Vec<Flaw>),
+    Worse(Box<Content>, Vec<Flaw>),
 }
 
 impl Refused {
@@ -130,9 +130,14 @@ impl Ledger {
     ///
     /// # Errors
     /// Why not: it is something else, or has flaws that what serves has not.
-    pub(crate) fn judge(&self, present: Option<&Content>, offered: Content, now: Timestamp) -> Result<Content, Reason> {
+    pub(crate) fn judge(
+        &self,
+        present: Option<&Content>,
+        offered: Box<Content>,
+        now: Timestamp,
+    ) -> Result<Box<Content>, Reason> {
         let Some(present) = present else { return Ok(offered) };
-        if discriminant(present) != discriminant(&offered) {
+        if discriminant(present) != discriminant(&*offered) {
             let error = MaterialError::OtherContent { offered: offered.describe(), serving: present.describe() };
             return Err(Reason::Unusable(error));
         }

@@ -198,6 +198,13 @@ impl CertificateMaterial {
         self.certified = Arc::new(certified);
     }
 
+    /// A pair that does not fit, which nobody can make of bytes.
+    #[cfg(test)]
+    pub(crate) fn with_key_of(mut self, other: &Self) -> Self {
+        self.certified = Arc::new(CertifiedKey::new(self.certified.cert.clone(), other.certified.key.clone()));
+        self
+    }
+
     /// What a handshake shows and signs with.
     pub fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified

@@ -28,14 +28,6 @@ pub struct SecretSlot {
     ledger: Mutex<Ledger>,
 }
 
-/// What to do with an offer.
-pub(crate) enum Admission {
-    /// Nothing more.
-    Settled(Outcome),
-    /// Its bytes must be read.
-    Read(Offer),
-}
-
 impl SecretSlot {
     pub(crate) fn new(name: SecretName) -> Self {
         Self { name, current: ArcSwapOption::empty(), ledger: Mutex::default() }
@@ -50,11 +42,11 @@ impl SecretSlot {
         self.current.load_full()
     }
 
-    /// Looks whether an offer is anything new. Cheap for the same bytes as before, above all for the same `Arc`s.
-    pub(crate) fn admit(&self, offer: Offer, now: Timestamp) -> Admission {
+    /// Looks whether an offer is anything new, and gives it back if its bytes must be read. Cheap for the same bytes as before, above all for the same `Arc`s.
+    pub(crate) fn admit(&self, offer: Offer, now: Timestamp) -> (Outcome, Option<Offer>) {
         let mut ledger = self.ledger.lock();
         if ledger.outranks(offer.source) {
-            return Admission::Settled(ledger.wait(offer));
+            return (ledger.wait(offer), None);
         }
         let orphaned = ledger.orphaned;
         if let Some(serving) = &mut ledger.serving
@@ -68,14 +60,14 @@ impl SecretSlot {
                 ledger.refused = None;
             }
             ledger.orphaned = false;
-            return Admission::Settled(Outcome::changed(orphaned || back_to_it));
+            return (Outcome::changed(orphaned || back_to_it), None);
         }
         if let Some(refused) = &mut ledger.refused
             && refused.offer.source == offer.source
             && refused.offer.payload == offer.payload
         {
             refused.offer = offer;
-            return Admission::Settled(self.rejudge_locked(&mut ledger, now));
+            return (self.rejudge_locked(&mut ledger, now), None);
         }
         let is_used = !ledger.hosts.is_empty()
             || ledger.serving.as_ref().is_some_and(|serving| orphaned || serving.source == offer.source);
@@ -84,9 +76,9 @@ impl SecretSlot {
             if forgotten {
                 ledger.refused = None;
             }
-            return Admission::Settled(Outcome::changed(forgotten));
+            return (Outcome::changed(forgotten), None);
         }
-        Admission::Read(offer)
+        (Outcome::default(), Some(offer))
     }
 
     /// Decides on an offer whose bytes were read.
@@ -99,9 +91,10 @@ impl SecretSlot {
         ledger.counters.offers += 1;
         let judged = content
             .map_err(Reason::Unusable)
+            .map(Box::new)
             .and_then(|content| ledger.judge(self.current().as_deref().map(|secret| &secret.content), content, now));
         match judged {
-            Ok(content) => self.take(&mut ledger, offer, content, now),
+            Ok(content) => self.take(&mut ledger, offer, *content, now),
             Err(reason) => {
                 self.refuse(&mut ledger, offer, reason, now);
                 Outcome::CHANGED
@@ -128,7 +121,7 @@ impl SecretSlot {
         let Refused { offer, reason, at } = *refused;
         let Reason::Worse(content, flaws) = reason else { return outcome };
         match ledger.judge(present, content, now) {
-            Ok(content) => outcome |= self.take(ledger, offer, content, now),
+            Ok(content) => outcome |= self.take(ledger, offer, *content, now),
             Err(reason) => {
                 let is_news = !matches!(&reason, Reason::Worse(_, now) if *now == flaws);
                 ledger.refused = Some(Box::new(Refused { offer, reason, at }));
@@ -244,5 +237,58 @@ impl SecretSlot {
         ledger.counters.failures += 1;
         debug!(secret = %self.name, source = offer.source.as_str(), "secret refused");
         ledger.refused = Some(Box::new(Refused { offer, reason, at }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use tidegate_core::{Origin, SecretBytes};
+
+    use super::*;
+    use crate::CertificateMaterial;
+
+    fn offer(name: &SecretName) -> Offer {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(["a.com".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let bytes = |text: String| SecretBytes::new(text.into_bytes());
+        let payload = Payload::Certificate {
+            chain: bytes(certificate.pem()),
+            key: bytes(key.serialize_pem()),
+            ocsp_staple: None,
+        };
+        Offer::new(name.clone(), SourceKind::File, Origin::default(), payload)
+    }
+
+    fn material(offer: &Offer) -> CertificateMaterial {
+        match offer.payload.content(Timestamp::from_seconds(0)).unwrap() {
+            Content::Certificate(material) => material,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_swap_that_fails_its_proof_is_undone_and_told() {
+        let name = SecretName::kubernetes("ns", "a");
+        let slot = SecretSlot::new(name.clone());
+        let now = Timestamp::from_seconds(1_700_000_000);
+        let first = offer(&name);
+        slot.settle(first.clone(), Ok(Content::Certificate(material(&first))), now);
+        let before = slot.current().unwrap();
+        // What no check of bytes finds: a key that signs something else.
+        let second = offer(&name);
+        let broken = material(&second).with_key_of(&material(&first));
+        let outcome = slot.settle(second.clone(), Ok(Content::Certificate(broken)), now);
+        assert!(outcome.swapped, "who saw it must look again");
+        assert!(Arc::ptr_eq(&slot.current().unwrap(), &before));
+        let mut findings = Vec::new();
+        slot.findings(now, &mut findings);
+        assert!(findings[0].message.contains("a handshake with it failed"), "{findings:?}");
+        // The version that was taken back is not given again.
+        let third = offer(&name);
+        slot.settle(third.clone(), Ok(Content::Certificate(material(&third))), now);
+        assert_eq!(slot.current().unwrap().version, 3);
+        let status = slot.status(now);
+        assert_eq!((status.counters.failures, status.counters.proofs, status.proved), (1, 1, Some(now)));
     }
 }

@@ -12,7 +12,6 @@ use tokio::sync::watch;
 
 use crate::ledger::Outcome;
 use crate::offer::{Offer, Payload, SourceKind};
-use crate::slot::Admission;
 use crate::status::{SecretGauge, SecretStatus};
 use crate::{Challenges, Clock, SecretSlot, Timestamp};
 
@@ -78,10 +77,9 @@ impl SecretStore {
                 (None, Payload::Nothing(_)) => continue,
                 (None, _) => self.get_or_create(&offer.name),
             };
-            match slot.admit(offer, now) {
-                Admission::Settled(settled) => outcome |= settled,
-                Admission::Read(offer) => unread.push((slot.clone(), offer)),
-            }
+            let (settled, news) = slot.admit(offer, now);
+            outcome |= settled;
+            unread.extend(news.map(|offer| (slot.clone(), offer)));
             touched.push(slot);
         }
         while !unread.is_empty() {

@@ -2,7 +2,7 @@
 
 use tidegate_sds::{Payload, SecretState};
 
-use crate::support::{Authority, FROM, Pair, TODAY, UNTIL, World, certificate, offer, secret, sections};
+use crate::support::{Authority, FROM, Pair, UNTIL, World, certificate, offer, secret, sections};
 
 /// A world in which `a` serves, and 31 others.
 fn world(authority: &Authority) -> (World, Pair) {

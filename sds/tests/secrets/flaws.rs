@@ -1,10 +1,10 @@
 //! Soft flaws of certificates, one by one.
 
 use rcgen::{BasicConstraints, DnType, ExtendedKeyUsagePurpose, IsCa};
-use tidegate_core::Host;
-use tidegate_sds::{CertificateMaterial, Content, Timestamp};
+use tidegate_core::{Host, Level};
+use tidegate_sds::{CertificateMaterial, Content, Payload, Timestamp};
 
-use crate::support::{Authority, FROM, Pair, TODAY, UNTIL, World, bytes, sections, timestamp};
+use crate::support::{Authority, FROM, Pair, TODAY, UNTIL, World, bytes, offer, sections, timestamp};
 
 fn flaws(pair: &Pair, hosts: &[&str]) -> Vec<String> {
     let hosts: Vec<Host> = hosts.iter().map(|host| Host::parse(host).unwrap()).collect();
@@ -107,4 +107,66 @@ fn hosts_not_covered_are_one_text() {
         "the certificate is not for 1.com, 2.com, 3.com, 4.com and 2 more; its names are a.com, b.com, c.com, d.com \
          and 1 more; it serves all the same, as there is nothing better"
     );
+}
+
+#[test]
+fn a_staple_is_shown_until_it_expires_and_a_bad_one_never() {
+    let world = World::new();
+    let authority = Authority::root("root");
+    let pair = authority.issue_with(&["a.com"], FROM, UNTIL, &rcgen::PKCS_ECDSA_P256_SHA256, |params| {
+        params.serial_number = Some(rcgen::SerialNumber::from(0xabcd_u64));
+    });
+    let with = |staple: Vec<u8>| match pair.payload() {
+        Payload::Certificate { chain, key, .. } => {
+            Payload::Certificate { chain, key, ocsp_staple: Some(bytes(staple)) }
+        }
+        other => other,
+    };
+    let shown = || {
+        let current = world.current("a").unwrap();
+        current.content.certificate().unwrap().ocsp_staple().map(<[u8]>::to_vec)
+    };
+    let good = ocsp_response(&[0x00, 0xab, 0xcd], "20260701000000Z");
+    assert_eq!(world.store.offer(vec![offer("a", with(good.clone()))]), []);
+    assert_eq!(shown(), Some(good));
+    let generation = world.store.generation();
+    let findings = world.tick((2026, 7, 2));
+    assert!(
+        findings[0].message.starts_with("the OCSP staple is left out: it was valid until 2026-07-01"),
+        "{findings:?}"
+    );
+    assert_eq!(shown(), None);
+    assert_eq!((world.current("a").unwrap().version, world.store.generation()), (2, generation + 1));
+    for (staple, expected) in [
+        (b"garbage".to_vec(), "the OCSP staple is left out: it is no OCSP response"),
+        (ocsp_response(&[1], "20300101000000Z"), "the OCSP staple is left out: it is about another certificate"),
+    ] {
+        let findings = world.store.offer(vec![offer("a", with(staple))]);
+        assert_eq!(findings[0].message, expected);
+        assert_eq!(findings[0].level, Level::Warning);
+        assert_eq!(shown(), None);
+        assert_eq!(world.leaf("a").unwrap(), pair.leaf);
+    }
+}
+
+/// An OCSP response that says "good", with a signature that nobody has made.
+fn ocsp_response(serial: &[u8], next_update: &str) -> Vec<u8> {
+    let element = |tag: u8, parts: &[&[u8]]| -> Vec<u8> {
+        let content = parts.concat();
+        let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+        [&[tag, 0x82], length.as_slice(), content.as_slice()].concat()
+    };
+    let (sequence, octets, time) = (0x30, 0x04, 0x18);
+    let produced = element(time, &[b"20260101000000Z"]);
+    let id = element(
+        sequence,
+        &[&element(sequence, &[]), &element(octets, &[]), &element(octets, &[]), &element(0x02, &[serial])],
+    );
+    let next_update = element(0xa0, &[&element(time, &[next_update.as_bytes()])]);
+    let single = element(sequence, &[&id, &[0x80, 0], &produced, &next_update]);
+    let data = element(sequence, &[&element(0xa2, &[]), &produced, &element(sequence, &[&single])]);
+    let basic = element(octets, &[&element(sequence, &[&data])]);
+    let kind = [0x06, 9, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01, 0x01];
+    let bytes = element(0xa0, &[&element(sequence, &[&kind, &basic])]);
+    element(sequence, &[&[0x0a, 1, 0], &bytes])
 }
