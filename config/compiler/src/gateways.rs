@@ -161,6 +161,10 @@ impl<'a> Merge<'_, 'a> {
         let Some(number) = port_number(port.number) else { return };
         let Some(bind) = parse_bind(object, server, index, self.findings) else { return };
         let protocol = Protocol::parse(&port.protocol);
+        if matches!(protocol, Protocol::Udp | Protocol::Unknown) {
+            // Validation has said that it has no effect; so it takes the port from nobody.
+            return;
+        }
         let family = Family::of(protocol);
         let hosts: Vec<_> = server_hosts(object, server).collect();
         let ports = &mut self.ports;
@@ -202,9 +206,7 @@ fn serving<'a>(
 ) -> Serving {
     let application = match Family::of(protocol) {
         Family::Http => return Serving::Http,
-        Family::Opaque if matches!(protocol, Protocol::Tcp | Protocol::Opaque) => return Serving::Tcp,
-        // Validation has said so.
-        Family::Opaque => return Serving::Nothing,
+        Family::Opaque => return Serving::Tcp,
         Family::Tls if protocol == Protocol::Https => Application::Http,
         Family::Tls => Application::Opaque,
     };

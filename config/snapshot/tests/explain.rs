@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use tidegate_core::{Host, Kind, Origin, ResourceKey};
+use tidegate_core::{Host, Kind, Origin, ResourceKey, SecretName};
 use tidegate_snapshot::{
-    Cluster, ClusterIndex, ClusterRef, DestinationService, DirectResponse, Discovery, Endpoint, EndpointAddress,
-    ExplainRequest, Explanation, FilterChain, Forward, HeaderOperations, Health, Listener, ListenerProtocol,
-    LoadBalancing, Locality, MeshSettings, NetworkFilter, PathMatch, Route, RouteAction, RouteMatch, RouteTable,
-    Snapshot, Source, UpstreamProtocol, VirtualHost, WeightedCluster, Workload,
+    ClientValidation, Cluster, ClusterIndex, ClusterRef, DestinationService, DirectResponse, Discovery, Endpoint,
+    EndpointAddress, ExplainRequest, Explanation, FilterChain, Forward, HeaderOperations, Health, Listener,
+    ListenerProtocol, LoadBalancing, Locality, MeshSettings, NetworkFilter, PathMatch, Route, RouteAction, RouteMatch,
+    RouteTable, SecretRef, ServerTls, ServerTlsMode, Snapshot, Source, TcpDestination, TcpProxy, TlsParameters,
+    UpstreamProtocol, VirtualHost, WeightedCluster, Workload,
 };
 
 fn source(line: u32) -> Source {
@@ -160,4 +161,128 @@ fn a_url_means_the_gateways_port_by_any_of_its_names() {
         assert_eq!(snapshot.port_of_url(scheme, port), expected, "{scheme} {port:?}");
     }
     assert_eq!(Snapshot::empty().port_of_url("https", None), 443);
+}
+
+fn tls(mode: ServerTlsMode) -> Arc<ServerTls> {
+    let reference = |name: &str, line| {
+        let key = ResourceKey::local(Kind::Gateway, "default", "gw");
+        SecretRef::new(vec![SecretName::kubernetes("default", name)], key, Origin::new("gw.yaml", line, 7))
+    };
+    let client_validation = (mode != ServerTlsMode::Simple).then(|| ClientValidation {
+        ca: Some(reference("shop-cacert", 8)),
+        crl: None,
+        subject_alt_names: vec!["spiffe://td/ns/default/sa/client".into()],
+        spki_hashes: Vec::new(),
+        certificate_hashes: Vec::new(),
+        accept_untrusted: false,
+    });
+    Arc::new(ServerTls {
+        mode,
+        certificates: vec![reference("shop", 7)],
+        client_validation,
+        parameters: TlsParameters::default(),
+        alpn: vec!["h2".into(), "http/1.1".into()],
+    })
+}
+
+/// Chains for `shop.com` (MUTUAL), `*.open.com` (SIMPLE), `db.com` (passed through) and `shut.com` (closed).
+fn tls_snapshot() -> Snapshot {
+    let http = |name: &str, host: &str, mode| {
+        let routes = vec![route("/", 12, to(ClusterRef::Found { index: ClusterIndex(0), name: WEB.into() }))];
+        let virtual_host = VirtualHost::new(format!("{host}:443"), vec![Host::parse(host).unwrap()], routes);
+        let table = Arc::new(RouteTable::new(name.into(), vec![Arc::new(virtual_host)]));
+        let mut chain = FilterChain::new(name.into(), NetworkFilter::Http(table));
+        chain.server_names = vec![Host::parse(host).unwrap()];
+        chain.tls = Some(tls(mode));
+        chain.sources = vec![(ResourceKey::local(Kind::Gateway, "default", "gw"), Origin::new("gw.yaml", 5, 3))];
+        chain
+    };
+    let tcp = |name: &str, host: &str, rule: Option<Source>| {
+        let cluster = ClusterRef::Found { index: ClusterIndex(0), name: WEB.into() };
+        let clusters = rule.iter().map(|_| TcpDestination { cluster: cluster.clone(), weight: 0 }).collect();
+        let proxy = TcpProxy::new(String::new(), clusters, rule);
+        let mut chain = FilterChain::new(name.into(), NetworkFilter::Tcp(proxy));
+        chain.server_names = vec![Host::parse(host).unwrap()];
+        chain
+    };
+    let chains = vec![
+        http("https.443.shop", "shop.com", ServerTlsMode::Mutual),
+        http("https.443.open", "*.open.com", ServerTlsMode::Simple),
+        tcp("passthrough.443.db", "db.com", Some(source(20))),
+        tcp("closed.443.shut", "shut.com", None),
+    ];
+    let secure = Listener::new("0.0.0.0_443".into(), None, 443, ListenerProtocol::Tls, chains);
+    let none = TcpProxy::new(String::new(), Vec::new(), None);
+    let plain = vec![FilterChain::new("0.0.0.0_31400".into(), NetworkFilter::Tcp(none))];
+    let plain = Listener::new("0.0.0.0_31400".into(), None, 31400, ListenerProtocol::Tcp, plain);
+    Snapshot::new(vec![secure, plain], vec![cluster(WEB)], MeshSettings::default())
+}
+
+fn explain_connection(scheme: &str, authority: &str, server_name: Option<&str>, port: u16) -> serde_json::Value {
+    let explanation = tls_snapshot().explain(&ExplainRequest {
+        method: "GET".into(),
+        scheme: scheme.into(),
+        authority: authority.into(),
+        server_name: server_name.map(str::to_owned),
+        target: "/".into(),
+        headers: HeaderMap::new(),
+        port,
+    });
+    serde_json::to_value(&explanation).unwrap()
+}
+
+#[test]
+fn the_filter_chain_its_mode_and_its_secrets_are_named() {
+    let json = explain_connection("https", "shop.com", Some("Shop.com"), 443);
+    assert_eq!(json["outcome"]["action"], "forward");
+    assert_eq!(json["request"]["server_name"], "shop.com");
+    let chain = &json["filter_chain"];
+    assert_eq!((&chain["name"], &chain["tls_mode"]), (&"https.443.shop".into(), &"MUTUAL".into()));
+    assert_eq!(chain["configured_at"][0]["origin"], "gw.yaml:5:3");
+    let tls = &chain["tls"];
+    assert_eq!(tls["certificates"][0]["names"][0], "kubernetes://default/shop");
+    assert_eq!(tls["certificates"][0]["configured_at"]["origin"], "gw.yaml:7:7");
+    assert_eq!(tls["client_authorities"]["names"][0], "kubernetes://default/shop-cacert");
+    assert_eq!((&tls["min_version"], &tls["max_version"]), (&"TLSv1.2".into(), &"TLSv1.3".into()));
+    assert_eq!(tls["client_conditions"][0], "one of the names spiffe://td/ns/default/sa/client");
+}
+
+#[test]
+fn a_request_on_the_connection_of_another_server_gets_421() {
+    let json = explain_connection("https", "shop.com", Some("a.open.com"), 443);
+    let outcome = &json["outcome"];
+    assert_eq!((&outcome["status"], &outcome["flags"]), (&421.into(), &"-".into()));
+    assert_eq!(outcome["details"], "misdirected_request");
+    assert!(outcome["reason"].as_str().unwrap().contains("https.443.shop"), "{outcome}");
+    assert_eq!(json["hints"].as_array().unwrap().len(), 1);
+    let other = explain_connection("https", "nobody.org", Some("a.open.com"), 443);
+    assert_eq!(other["outcome"]["status"], 421);
+    assert_eq!(explain_connection("https", "b.open.com:443", Some("a.open.com"), 443)["outcome"]["action"], "forward");
+}
+
+#[test]
+fn connections_that_no_server_takes_are_refused() {
+    let check = |scheme: &str, server_name: Option<&str>, port: u16, details: &str, hint: &str| {
+        let json = explain_connection(scheme, "x", server_name, port);
+        assert_eq!((&json["outcome"]["status"], &json["outcome"]["details"]), (&0.into(), &details.into()), "{json}");
+        assert!(json["hints"].to_string().contains(hint), "{}", json["hints"]);
+    };
+    check("https", Some("shpo.com"), 443, "filter_chain_not_found", "`shop.com`");
+    check("tls", None, 443, "filter_chain_not_found", "IP address");
+    check("http", None, 443, "tls_error", "https://");
+    check("https", Some("shut.com"), 443, "server_not_served", "validate");
+    check("tcp", None, 31400, "no_route", "`tcp`");
+}
+
+#[test]
+fn bytes_are_followed_to_their_clusters() {
+    let json = explain_connection("tls", "db.com", Some("db.com"), 443);
+    assert_eq!(json["filter_chain"]["tls_mode"], "PASSTHROUGH");
+    let outcome = &json["outcome"];
+    assert_eq!((&outcome["action"], &outcome["idleTimeoutMs"]), (&"proxy".into(), &3_600_000.into()));
+    assert_eq!(outcome["clusters"][0]["endpoints"][0]["address"], "10.0.0.1:80");
+    assert_eq!(outcome["clusters"][0]["percent"], 100.0);
+    // A request on it is bytes too; and a connection to a server that routes requests is as far as it goes.
+    assert_eq!(explain_connection("https", "db.com", Some("db.com"), 443)["outcome"]["action"], "proxy");
+    assert_eq!(explain_connection("tls", "shop.com", Some("shop.com"), 443)["outcome"]["action"], "accepted");
 }

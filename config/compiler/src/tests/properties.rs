@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tidegate_core::{Host, Kind, ResourceKey};
 use tidegate_resources::{HttpRouteDestination, Object, ParseOptions, ResourceSet, Spec, StringMatch, parse};
-use tidegate_snapshot::{RouteAction, Snapshot};
+use tidegate_snapshot::{ListenerProtocol, NetworkFilter, RouteAction, Snapshot};
 
 use super::{GATEWAY, SERVICES, compiled, resources, to, virtual_service};
 use crate::{CompileOptions, compile};
@@ -64,6 +64,33 @@ spec: {{host: s{at}, trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}, subset
 "
         ));
     }
+    for at in 0..4 {
+        let servers = [
+            super::tls::https(
+                &format!("https-{at}"),
+                &format!("h{at}.zone{at}.com"),
+                "mode: SIMPLE, credentialName: c",
+            ),
+            super::tls::https(
+                &format!("m-{at}"),
+                &format!("'*.mutual{at}.com'"),
+                "mode: MUTUAL, credentialName: other/c",
+            ),
+            format!(
+                "{{port: {{number: 443, name: pass-{at}, protocol: TLS}}, hosts: ['*.pass{at}.com'], tls: {{mode: PASSTHROUGH}}}}"
+            ),
+            format!("{{port: {{number: {}, name: tcp, protocol: TCP}}, hosts: ['*']}}", 9000 + at),
+        ];
+        documents.push(super::tls::gateway("istio-system", &format!("tls-{at}"), &servers.join(", ")));
+        let rules = format!(
+            "hosts: [h{at}.zone{at}.com, x.mutual{at}.com, y.pass{at}.com], http: [{{{}}}], tls: [{{match: [{{sniHosts: [y.pass{at}.com]}}], {}}}], tcp: [{{{}}}]",
+            to("a"),
+            to("b"),
+            to("ext.com")
+        );
+        let service = virtual_service(&format!("t{at}"), &rules);
+        documents.push(service.replace("istio-system/gw", &format!("istio-system/tls-{at}")));
+    }
     for (name, namespace) in [("e1", "default"), ("e2", "default"), ("e3", "other")] {
         documents.push(format!(
             "
@@ -91,6 +118,30 @@ fn the_order_in_which_objects_come_does_not_matter() {
         assert_eq!(compilation.snapshot.hash(), expected.snapshot.hash());
         assert_eq!(compilation.diagnostics, expected.diagnostics);
     }
+}
+
+/// Each filter chain of a TLS or TCP listener, without its virtual hosts, and each virtual host: with its bytes and with
+/// every object that it derives from.
+fn parts(snapshot: &Snapshot) -> BTreeMap<String, (String, BTreeSet<ResourceKey>)> {
+    let mut all = virtual_hosts(snapshot);
+    for listener in snapshot.listeners().iter().filter(|listener| listener.protocol != ListenerProtocol::Http) {
+        for chain in listener.filter_chains() {
+            let names: Vec<_> = chain.server_names.iter().map(Host::as_str).collect();
+            let mut bytes = format!("{names:?} {}", serde_json::to_string(&chain.tls.as_deref()).unwrap());
+            let mut keys: BTreeSet<_> = chain.sources.iter().map(|(key, _)| key.clone()).collect();
+            if let NetworkFilter::Tcp(proxy) = &chain.filter {
+                // Not the place of a cluster, which others move, but its name.
+                for to in proxy.clusters() {
+                    bytes.push_str(&format!(" {}@{}", to.cluster.name(), to.weight));
+                    let cluster = to.cluster.index().and_then(|index| snapshot.cluster(index));
+                    keys.extend(cluster.into_iter().flat_map(|it| it.sources.iter().map(|(key, _)| key.clone())));
+                }
+            }
+            let name = format!("{} {}", listener.name, chain.name);
+            assert!(all.insert(name, (bytes, keys)).is_none(), "a filter chain stands twice");
+        }
+    }
+    all
 }
 
 /// Each virtual host with its bytes and with every object that it derives from.
@@ -137,6 +188,20 @@ fn mutations(object: &Object) -> Vec<Object> {
             change(|service| service.gateways.clear());
             change(|service| service.gateways = vec!["/".into(), "a/b/c".into(), ".".into(), String::new()]);
             change(|service| service.http.clear());
+            change(|service| {
+                service.tcp.clear();
+                service.tls.clear();
+            });
+            change(|service| {
+                for entry in service.tls.iter_mut().flat_map(|rule| &mut rule.r#match) {
+                    entry.sni_hosts = vec!["*".into(), String::new(), "..".into()];
+                }
+                for route in service.tls.iter_mut().flat_map(|rule| &mut rule.route) {
+                    route.destination = None;
+                    route.weight = -1;
+                }
+                service.tcp.iter_mut().for_each(|rule| rule.route.clear());
+            });
             change(|service| service.export_to = vec!["~".into()]);
             change(|service| {
                 for destination in service.http.iter_mut().flat_map(|rule| &mut rule.route) {
@@ -181,6 +246,24 @@ fn mutations(object: &Object) -> Vec<Object> {
                 gateway.servers.iter_mut().flat_map(|s| &mut s.port).for_each(|port| port.number = 70_000)
             });
             change(|gateway| gateway.servers.iter_mut().for_each(|server| server.bind = "nowhere".into()));
+            change(|gateway| gateway.servers.iter_mut().for_each(|server| server.tls = None));
+            change(|gateway| {
+                for tls in gateway.servers.iter_mut().flat_map(|server| &mut server.tls) {
+                    tls.credential_name = "://".into();
+                    tls.min_protocol_version = tidegate_resources::TlsProtocol::V1_3;
+                    tls.max_protocol_version = tidegate_resources::TlsProtocol::V1_0;
+                    tls.verify_certificate_hash = vec!["\u{e9}".repeat(32), ":".repeat(95)];
+                    tls.cipher_suites = vec!["-".into(), String::new(), "!ALL".into()];
+                }
+            });
+            change(|gateway| {
+                for tls in gateway.servers.iter_mut().flat_map(|server| &mut server.tls) {
+                    tls.mode = tidegate_resources::ServerTlsMode::IstioMutual;
+                }
+            });
+            change(|gateway| {
+                gateway.servers.iter_mut().flat_map(|s| &mut s.port).for_each(|port| port.protocol = "UDP".into())
+            });
             change(|gateway| gateway.selector.insert("x".into(), "y".into()).map_or((), drop));
         }
         Spec::DestinationRule(_) => {
@@ -195,6 +278,15 @@ fn mutations(object: &Object) -> Vec<Object> {
             change(|rule| rule.subsets.clear());
             change(|rule| rule.host = "*".into());
             change(|rule| rule.traffic_policy = None);
+            change(|rule| {
+                if let Some(policy) = &mut rule.traffic_policy {
+                    policy.tls = Some(tidegate_resources::ClientTlsSettings {
+                        mode: tidegate_resources::ClientTlsMode::Mutual,
+                        credential_name: "a/b/c".into(),
+                        ..Default::default()
+                    });
+                }
+            });
         }
         Spec::ServiceEntry(_) => {
             let mut change = |edit: fn(&mut tidegate_resources::ServiceEntry)| {
@@ -233,12 +325,12 @@ fn mutations(object: &Object) -> Vec<Object> {
 }
 
 #[test]
-fn a_bad_object_changes_no_virtual_host_but_its_own() {
+fn a_bad_object_changes_no_virtual_host_and_no_chain_but_its_own() {
     let set = large();
     assert!(set.len() >= 50, "{}", set.len());
     let options = CompileOptions::default();
-    let before = virtual_hosts(&compile(&set, &options).snapshot);
-    assert!(before.len() > 30, "{}", before.len());
+    let before = parts(&compile(&set, &options).snapshot);
+    assert!(before.len() > 50, "{}", before.len());
     let mut unaffected = 0;
     for object in set.iter() {
         let variants = std::iter::once(None).chain(mutations(object).into_iter().map(Some));
@@ -248,7 +340,7 @@ fn a_bad_object_changes_no_virtual_host_but_its_own() {
             if let Some(variant) = variant {
                 changed.insert(variant);
             }
-            let after = virtual_hosts(&compile(&changed, &options).snapshot);
+            let after = parts(&compile(&changed, &options).snapshot);
             for (name, (bytes, keys)) in &before {
                 let derived_after = after.get(name).is_some_and(|(_, keys)| keys.contains(&object.key));
                 if keys.contains(&object.key) || derived_after {
@@ -340,7 +432,11 @@ fn check_invariants(set: &ResourceSet, what: &str) {
     let names: BTreeSet<_> = snapshot.listeners().iter().map(|listener| &listener.name).collect();
     assert_eq!(names.len(), snapshot.listeners().len(), "{what}: a listener stands twice");
     assert!(snapshot.clusters().is_sorted_by(|a, b| a.name < b.name), "{what}");
-    virtual_hosts(snapshot);
+    parts(snapshot);
+    for listener in snapshot.listeners().iter().filter(|listener| listener.protocol == ListenerProtocol::Tls) {
+        // Without a server name a chain would take everything.
+        assert!(listener.filter_chains().iter().all(|chain| !chain.server_names.is_empty()), "{what}");
+    }
     for diagnostic in &compilation.diagnostics {
         assert!(diagnostic.origin.position.line > 0, "{what}: {diagnostic}");
     }
@@ -371,6 +467,33 @@ fn every_sample_and_corpus_file_compiles() {
         }
     }
     check_invariants(&all, "all files at once");
+}
+
+#[test]
+fn a_gateway_of_the_samples_listens_with_tls_tcp_and_http() {
+    let file = shared().join("samples/seeds/istio-in-action-gateway.yaml");
+    let Ok(text) = std::fs::read_to_string(&file) else {
+        println!("{} is not there; tests with our own resources cover the same", file.display());
+        return;
+    };
+    let parsed = parse("gateway.yaml", &text, &ParseOptions::default());
+    let set: ResourceSet = parsed.objects.into_iter().collect();
+    let options = CompileOptions::default();
+    let compilation = compile(&set, &options);
+    let chains = |port| super::tls::chains(&compilation, port);
+    assert_eq!(
+        chains(443),
+        [
+            "https.443.https-webapp.coolstore-gateway.formation [webapp.formation.io]",
+            "https.443.https-catalog.coolstore-gateway.formation [catalog.istioinaction.io]",
+        ]
+    );
+    assert_eq!(chains(31400), ["0.0.0.0_31400 []"]);
+    assert_eq!(chains(80), ["0.0.0.0_80 []"]);
+    let url = "https://webapp.formation.io/";
+    assert!(super::tls::explain_url(&compilation, url, None).contains("8080||webapp"));
+    let url = "https://catalog.istioinaction.io/";
+    assert_eq!(super::tls::explain_url(&compilation, url, Some("webapp.formation.io")), "421 -");
 }
 
 /// `count` VirtualServices with a Service and an endpoint each.
