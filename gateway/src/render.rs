@@ -5,9 +5,11 @@
 mod diagnostics;
 mod explanation;
 mod paint;
+mod source_text;
 mod table;
 
-pub(crate) use diagnostics::{Finding, SourceText, Texts, findings_table, istioctl_findings, printable, snippets};
+pub(crate) use diagnostics::{Finding, Texts, findings_table, istioctl_findings, printable, snippets};
 pub(crate) use explanation::{ExplanationView, explanation};
 pub(crate) use paint::Paint;
+pub(crate) use source_text::SourceText;
 pub(crate) use table::Table;

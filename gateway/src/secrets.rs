@@ -14,6 +14,8 @@ mod offline;
 mod references;
 mod sources;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::io;

@@ -10,7 +10,7 @@ use annotate_snippets::{AnnotationKind, Group, Origin as Place, Renderer, Snippe
 use serde::Serialize;
 use tidegate_core::{Diagnostic, Level, Origin};
 
-use super::{Paint, Table};
+use super::{Paint, SourceText, Table};
 
 /// Longest line of a file that is shown; a longer one is only named.
 const MAX_LINE: usize = 1000;
@@ -130,35 +130,6 @@ pub(crate) fn findings_table(diagnostics: &[&Diagnostic], paint: Paint) -> Strin
 /// Texts of files by the name that origins have.
 pub(crate) type Texts = HashMap<Arc<str>, SourceText>;
 
-/// The text of a file, with the places of its lines.
-#[derive(Clone, Debug)]
-pub(crate) struct SourceText {
-    text: String,
-    /// Bytes before each line.
-    line_starts: Vec<usize>,
-}
-
-impl SourceText {
-    /// Bytes that are no UTF-8 are replaced.
-    pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        let text =
-            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text, line_starts }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.text.len()
-    }
-
-    /// The text of `lines`, which count from 0, without the last line's end; as many of them as there are.
-    fn lines(&self, lines: Range<usize>) -> Option<&str> {
-        let start = *self.line_starts.get(lines.start)?;
-        let end = self.line_starts.get(lines.end).map_or(self.text.len(), |next| next - 1);
-        self.text.get(start..end)
-    }
-}
-
 /// Findings as rustc prints them: the lines of the file, the place underlined, the mend below.
 pub(crate) fn snippets(diagnostics: &[&Diagnostic], texts: &Texts, paint: Paint, width: usize) -> String {
     let renderer = if paint.is_colored() { Renderer::styled() } else { Renderer::plain() };
@@ -227,16 +198,17 @@ struct Excerpt<'a> {
 }
 
 impl<'a> Excerpt<'a> {
-    /// None if the origin has no line, the text no such line, or the lines are too long to show.
+    /// None if the origin has no line, the text no such line, or the lines are too long to show or may hold a key.
     fn around(source: &'a SourceText, origin: &Origin) -> Option<Self> {
         let line = (origin.position.line as usize).checked_sub(1)?;
-        let first = line.saturating_sub(CONTEXT.0);
-        let excerpt = source.lines(first..line + CONTEXT.1 + 1)?;
+        let shown = source.shown(line.saturating_sub(CONTEXT.0)..line + CONTEXT.1 + 1, line)?;
+        let first = shown.start;
+        let excerpt = source.lines(shown)?;
         if excerpt.lines().any(|line| line.len() > MAX_LINE) {
             return None;
         }
         let marked = marked_part(source.lines(line..line + 1)?.trim_end(), origin.position.column);
-        let offset = source.line_starts[line] - source.line_starts[first];
+        let offset = source.line_start(line)? - source.line_start(first)?;
         Some(Self { text: excerpt, first_line: first + 1, marked: marked.start + offset..marked.end + offset })
     }
 }

@@ -34,6 +34,7 @@ fn help_teaches_by_example() {
         vec!["demo", "--help"],
         vec!["validate", "--help"],
         vec!["explain", "--help"],
+        vec!["certs", "--help"],
     ] {
         let run = run(&arguments);
         assert_eq!(run.code, Some(0));

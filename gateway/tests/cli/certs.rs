@@ -1,0 +1,381 @@
+//! `tidegate certs` and `validate` on Secrets; and that no key is shown by anything.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+use crate::common::{Run, run, tidegate};
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A certificate and its key, PEM.
+struct Pair {
+    chain: String,
+    key: String,
+    key_der: Vec<u8>,
+}
+
+impl Pair {
+    fn of(host: &str) -> Self {
+        Self::made(CertificateParams::new([host.to_owned()]).unwrap())
+    }
+
+    fn expired(host: &str) -> Self {
+        let mut params = CertificateParams::new([host.to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+        Self::made(params)
+    }
+
+    fn made(params: CertificateParams) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let chain = params.self_signed(&key).unwrap().pem();
+        Self { chain, key: key.serialize_pem(), key_der: key.serialize_der() }
+    }
+}
+
+fn secret(name: &str, chain: &str, key: &str) -> String {
+    let mut text = format!(
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: istio-system}}\nstringData:\n"
+    );
+    for (entry, pem) in [("tls.crt", chain), ("tls.key", key)] {
+        let _ = writeln!(text, "  {entry}: |");
+        for line in pem.lines() {
+            let _ = writeln!(text, "    {line}");
+        }
+    }
+    text
+}
+
+/// HTTPS on a port for hosts with the credentials of each.
+fn gateway(port: u16, servers: &[(&str, &str)]) -> String {
+    let mut text = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: istio-system}\n\
+                    spec:\n  selector: {istio: ingressgateway}\n  servers:\n"
+        .to_owned();
+    for (host, credential) in servers {
+        let _ = write!(
+            text,
+            "  - port: {{number: {port}, name: {credential}, protocol: HTTPS}}\n    hosts: [{host}]\n    tls: {{mode: \
+             SIMPLE, credentialName: {credential}}}\n"
+        );
+    }
+    text
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A running gateway; killed when dropped.
+struct Gateway {
+    child: Child,
+    home: tempfile::TempDir,
+    admin: String,
+}
+
+impl Gateway {
+    /// Starts over `conf` with everything that it says kept in files.
+    fn start(conf: &str, more: &[&str]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join("conf")).unwrap();
+        fs::write(home.path().join("conf/all.yaml"), conf).unwrap();
+        Self::start_in(home, more)
+    }
+
+    fn start_in(home: tempfile::TempDir, more: &[&str]) -> Self {
+        let admin = format!("127.0.0.1:{}", free_port());
+        let file = |name: &str| fs::File::create(home.path().join(name)).unwrap();
+        let child = tidegate()
+            .args(["run", "--config", "conf", "--state-dir", "state", "--admin-address", &admin])
+            .args(["--stats-address", "none", "--health-address", "none", "--drain-delay", "0"])
+            .args(more)
+            .current_dir(home.path())
+            .stdin(Stdio::null())
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .spawn()
+            .unwrap();
+        let mut gateway = Self { child, home, admin };
+        gateway
+            .until("it is ready", |gateway| gateway.said("stderr").contains("ready: the first configuration serves"));
+        gateway
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn said(&self, name: &str) -> String {
+        String::from_utf8_lossy(&fs::read(self.path(name)).unwrap()).into_owned()
+    }
+
+    fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
+        let start = Instant::now();
+        while !condition(self) {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("ended with {status} before {what}");
+            }
+            assert!(start.elapsed() < PATIENCE, "never came true: {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Everything that a GET of the admin port answers, as bytes.
+    fn get(&self, path: &str) -> Vec<u8> {
+        let mut stream = TcpStream::connect(&self.admin).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
+    }
+
+    fn certs(&self, arguments: &[&str]) -> Run {
+        run(["certs", "--admin", &self.admin].iter().chain(arguments))
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The rows of a table, cells apart.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    text.lines().map(|line| line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect()
+}
+
+#[test]
+fn certs_show_what_serves_and_what_is_wrong() {
+    let (a, b) = (Pair::of("a.com"), Pair::expired("b.com"));
+    let port = free_port();
+    let conf = gateway(port, &[("a.com", "a"), ("b.com", "b"), ("c.com", "c")])
+        + &secret("a", &a.chain, &a.key)
+        + &secret("b", &b.chain, &b.key);
+    let mut gateway = Gateway::start(&conf, &[]);
+    let all = gateway.certs(&[]);
+    assert_eq!(all.code, Some(79), "{}", all.stdout);
+    let rows = rows(&all.stdout);
+    assert_eq!(
+        rows[0],
+        [
+            "RESOURCE NAME",
+            "TYPE",
+            "STATUS",
+            "VALID CERT",
+            "SERIAL NUMBER",
+            "NOT AFTER",
+            "NOT BEFORE",
+            "SOURCE",
+            "HOSTS",
+            "DAYS LEFT",
+            "STATE"
+        ]
+    );
+    assert_eq!(rows[1][..4], ["kubernetes://istio-system/a", "Cert Chain", "ACTIVE", "true"]);
+    assert_eq!((rows[1][7], rows[1][8]), ("Kubernetes", "a.com"));
+    assert_eq!(rows[2][2..4], ["ACTIVE", "false"]);
+    assert!(rows[2][10].starts_with("expired"), "{rows:?}");
+    assert_eq!(rows[3][..3], ["kubernetes://istio-system/c", "-", "WARMING"]);
+    assert!(rows[3][10].starts_with("missing"), "{rows:?}");
+
+    let one = gateway.certs(&["a"]);
+    assert_eq!((one.code, one.stdout.lines().count()), (Some(0), 2), "{}", one.stdout);
+    let json: serde_json::Value =
+        serde_json::from_str(&gateway.certs(&["istio-system/a", "-o", "json"]).stdout).unwrap();
+    assert_eq!(json[0]["certificates"][0]["subject_alt_names"][0]["dns"], "a.com");
+    assert!(gateway.certs(&["-o", "yaml"]).stdout.contains("name: kubernetes://istio-system/a"));
+    let nobody = gateway.certs(&["nobody"]);
+    assert_eq!((nobody.code, nobody.stdout.as_str()), (Some(1), ""));
+    assert!(nobody.stderr.contains("no secret is called nobody"), "{}", nobody.stderr);
+
+    // What comes is shown, and what mends everything ends the findings.
+    let (b, c) = (Pair::of("b.com"), Pair::of("c.com"));
+    fs::write(gateway.path("conf/c.yaml"), secret("c", &c.chain, &c.key)).unwrap();
+    gateway.until("c is there", |gateway| gateway.certs(&["c"]).code == Some(0));
+    let mended = self::gateway(port, &[("a.com", "a"), ("b.com", "b"), ("c.com", "c")])
+        + &secret("a", &a.chain, &a.key)
+        + &secret("b", &b.chain, &b.key);
+    fs::write(gateway.path("conf/all.yaml"), mended).unwrap();
+    gateway.until("all is well", |gateway| gateway.certs(&[]).code == Some(0));
+}
+
+#[test]
+fn a_folder_of_pem_pairs_is_a_source() {
+    let pair = Pair::of("a.com");
+    let home = tempfile::tempdir().unwrap();
+    for (name, text) in [("pairs/a.crt", &pair.chain), ("pairs/a.key", &pair.key)] {
+        let path = home.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    fs::create_dir(home.path().join("conf")).unwrap();
+    fs::write(home.path().join("conf/all.yaml"), gateway(free_port(), &[("a.com", "a")])).unwrap();
+    let gateway = Gateway::start_in(home, &["--secrets", "pairs"]);
+    let certs = gateway.certs(&[]);
+    assert_eq!(certs.code, Some(0), "{}", certs.stdout);
+    let rows = rows(&certs.stdout);
+    assert_eq!((rows[1][0], rows[1][7]), ("kubernetes://istio-system/a", "File"));
+}
+
+#[test]
+fn a_secret_alone_is_no_new_configuration() {
+    let pair = Pair::of("a.com");
+    let mut gateway =
+        Gateway::start(&(gateway(free_port(), &[("a.com", "a")]) + &secret("a", &pair.chain, &pair.key)), &[]);
+    let status = |gateway: &Gateway| {
+        let answer = String::from_utf8(gateway.get("/config/status")).unwrap();
+        let body: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        (body["generation"].clone(), body["hash"].clone())
+    };
+    let before = status(&gateway);
+    let other = Pair::of("a.com");
+    fs::write(gateway.path("conf/all.yaml"), {
+        let conf = fs::read_to_string(gateway.path("conf/all.yaml")).unwrap();
+        conf.split("---").next().unwrap().to_owned() + &secret("a", &other.chain, &other.key)
+    })
+    .unwrap();
+    gateway.until("the second version serves", |gateway| {
+        String::from_utf8(gateway.get("/secrets")).unwrap().contains("\"version\": 2")
+    });
+    assert_eq!(status(&gateway), before);
+}
+
+#[test]
+fn keys_are_in_no_output_whatever_is_asked() {
+    // One that serves, one that is refused after it, and one that never served: with a key that does not fit, a key
+    // where the certificate belongs, and certificate and key in one entry.
+    let (good, other, swapped, both) = (Pair::of("a.com"), Pair::of("a.com"), Pair::of("b.com"), Pair::of("c.com"));
+    let port = free_port();
+    let conf = gateway(port, &[("a.com", "a"), ("b.com", "b"), ("c.com", "c"), ("d.com", "d")])
+        + &secret("a", &good.chain, &good.key)
+        + &secret("b", &swapped.key, &swapped.chain)
+        + &secret("c", &format!("{}{}", both.chain, both.key), &both.key);
+    let trace = "trace,rustls=trace,hyper=trace,h2=trace,tonic=trace,notify=trace";
+    let socket = tempfile::tempdir().unwrap();
+    let socket = socket.path().join("sds.sock");
+    let mut gateway = Gateway::start(&conf, &["--log-level", trace, "--sds-socket", socket.to_str().unwrap()]);
+    fs::write(gateway.path("conf/a.yaml"), secret("d", &good.chain, &good.key).replace("tls.key: |", "tls.key: > |"))
+        .unwrap();
+    fs::write(
+        gateway.path("conf/all.yaml"),
+        conf.replace(&secret("a", &good.chain, &good.key), &secret("a", &good.chain, &other.key)),
+    )
+    .unwrap();
+    gateway.until("the refusal is shown", |gateway| {
+        String::from_utf8_lossy(&gateway.get("/secrets")).contains("does not belong")
+    });
+    let mut seen: Vec<(String, Vec<u8>)> = Vec::new();
+    for page in [
+        "/",
+        "/help",
+        "/certs",
+        "/secrets",
+        "/secrets/sources",
+        "/clusters",
+        "/clusters?format=json",
+        "/listeners",
+        "/config_dump",
+        "/config_dump?include_eds",
+        "/config_dump?resource=dynamic_active_secrets",
+        "/config/status",
+        "/server_info",
+        "/stats",
+        "/stats?format=json",
+        "/stats/prometheus",
+        "/memory",
+        "/logging",
+        "/explain?url=https://a.com/",
+    ] {
+        seen.push((page.into(), gateway.get(page)));
+    }
+    let output = |run: Run| [run.stdout, run.stderr].concat().into_bytes();
+    for format in ["table", "json", "yaml"] {
+        seen.push((format!("certs -o {format}"), output(gateway.certs(&["-o", format]))));
+    }
+    let conf = gateway.path("conf");
+    let conf = conf.to_str().unwrap();
+    for arguments in [
+        &["validate", "-x", "-f", conf, "-o", "plain"][..],
+        &["validate", "-x", "-f", conf, "-o", "pretty"],
+        &["validate", "-x", "-f", conf, "-o", "json"],
+        &["validate", "-f", conf, "-o", "table"],
+        &["explain", "https://a.com/", "--admin", &gateway.admin],
+        &["explain", "https://a.com/", "--config", conf],
+        &["explain", "https://a.com/", "--config", conf, "-o", "json"],
+    ] {
+        seen.push((arguments.join(" "), output(run(arguments))));
+    }
+    let stop = std::process::Command::new("kill").args(["-TERM", &gateway.child.id().to_string()]).status().unwrap();
+    assert!(stop.success());
+    gateway.child.wait().unwrap();
+    for file in ["stdout", "stderr"] {
+        seen.push((file.into(), fs::read(gateway.path(file)).unwrap()));
+    }
+    files(&gateway.path("state"), &mut seen);
+    assert!(seen.iter().any(|(name, _)| name.ends_with(".state")), "the state is looked at, too");
+
+    for (who, pair) in [("good", &good), ("other", &other), ("swapped", &swapped), ("both", &both)] {
+        let lines = pair.key.lines().filter(|line| !line.starts_with("-----")).map(|line| line.as_bytes().to_vec());
+        // PKCS #8 of a P-256 key has the secret number in the middle; base64 may begin anywhere.
+        let middle = pair.key_der[20..60].to_vec();
+        let needles = lines.chain([pair.key_der.clone(), middle]);
+        for needle in needles.filter(|needle| needle.len() >= 16) {
+            for (name, bytes) in &seen {
+                let found = bytes.windows(needle.len()).any(|window| window == needle);
+                assert!(!found, "{name} shows a part of the key of {who}");
+            }
+        }
+    }
+}
+
+fn files(folder: &Path, seen: &mut Vec<(String, Vec<u8>)>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            files(&path, seen);
+        } else {
+            seen.push((path.display().to_string(), fs::read(&path).unwrap()));
+        }
+    }
+}
+
+#[test]
+fn validate_judges_the_secrets_of_a_folder() {
+    let (a, other, expired) = (Pair::of("a.com"), Pair::of("a.com"), Pair::expired("a.com"));
+    let check = |text: String, arguments: &[&str], code: i32, expected: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("all.yaml"), text).unwrap();
+        let run = run(["validate", "-f", folder.path().to_str().unwrap()].iter().chain(arguments));
+        assert_eq!(run.code, Some(code), "{expected}: {}{}", run.stdout, run.stderr);
+        let said = run.stdout + &run.stderr;
+        assert!(said.contains(expected), "{expected} is not in {said}");
+    };
+    check(secret("a", &a.chain, &a.key), &[], 0, "");
+    check(secret("a", &a.chain, &other.key), &[], 79, "does not belong to the certificate");
+    check(secret("a", "nothing of use", &a.key), &[], 79, "Secret");
+    check(secret("a", &expired.chain, &expired.key), &[], 0, "expired");
+    let with = |servers: &[(&str, &str)], secrets: String| gateway(8443, servers) + &secrets;
+    check(with(&[("b.com", "a")], secret("a", &a.chain, &a.key)), &["-x"], 0, "b.com");
+    check(
+        with(&[("b.com", "b")], secret("a", &a.chain, &a.key)),
+        &["-x"],
+        0,
+        "no source has kubernetes://istio-system/b",
+    );
+}
+
+#[test]
+fn certs_without_a_gateway_says_what_to_do() {
+    let run = run(["certs", "--admin", "127.0.0.1:1"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("127.0.0.1:1") && run.stderr.contains("help:"), "{}", run.stderr);
+}
