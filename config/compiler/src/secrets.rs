@@ -71,13 +71,10 @@ impl<'t> Written<'t> {
             }
             _ => Self::Unusable(SHAPE),
         };
-        if text.starts_with("file-cert:") {
-            let has_both =
-                text["file-cert:".len()..].split_once('~').is_some_and(|(a, b)| !a.is_empty() && !b.is_empty());
-            return if has_both {
-                Self::FileCertificate
-            } else {
-                Self::Unusable("it is not of the form file-cert:<chain>~<key>")
+        if let Some(paths) = text.strip_prefix("file-cert:") {
+            return match paths.split_once('~') {
+                Some((chain, key)) if !chain.is_empty() && !key.is_empty() => Self::FileCertificate,
+                _ => Self::Unusable("it is not of the form file-cert:<chain>~<key>"),
             };
         }
         if text.starts_with("file-root:") {

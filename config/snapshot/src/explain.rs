@@ -251,7 +251,7 @@ impl Snapshot {
         explanation.listener = Some(ExplainedPart { name: listener.name.clone(), configured_at: places(sources) });
         let chain = match self.explain_chain(listener, &request.scheme, explanation) {
             Ok(chain) => chain,
-            Err(outcome) => return outcome,
+            Err(outcome) => return *outcome,
         };
         if matches!(request.scheme.as_str(), "tls" | "tcp") {
             return self.explain_bytes(chain);

@@ -1,7 +1,7 @@
 //! What to look at next when a request found nothing that serves it.
 
 use crate::explain::Outcome;
-use crate::{Explanation, Snapshot};
+use crate::{Explanation, FilterChain, Listener, ListenerProtocol, Snapshot};
 
 /// Names that are less alike than this are not suggested.
 const LIKENESS: f64 = 0.75;
@@ -72,6 +72,10 @@ pub(crate) fn hints(snapshot: &Snapshot, explanation: &Explanation) -> Vec<Strin
 fn no_virtual_host(snapshot: &Snapshot, explanation: &Explanation, hints: &mut Vec<String>) {
     let host = &explanation.request.host;
     let mut best: Option<(f64, String, u16)> = None;
+    let others = snapshot.listeners().iter().filter(|listener| listener.port != explanation.request.port);
+    for listener in others.filter(|listener| serves(listener, host)) {
+        hints.push(format!("port {} serves `{host}`", listener.port));
+    }
     let tables = snapshot
         .listeners()
         .iter()
@@ -79,10 +83,6 @@ fn no_virtual_host(snapshot: &Snapshot, explanation: &Explanation, hints: &mut V
         .filter_map(|(port, chain)| Some((port, chain.route_table()?)));
     let mut compared = 0;
     for (port, table) in tables {
-        if port != explanation.request.port && table.select_virtual_host(host).is_some() {
-            hints.push(format!("port {port} serves `{host}`"));
-            continue;
-        }
         for domain in table.virtual_hosts().iter().flat_map(|virtual_host| &virtual_host.domains) {
             compared += 1;
             if compared > MAX_COMPARED {
@@ -111,6 +111,15 @@ fn no_virtual_host(snapshot: &Snapshot, explanation: &Explanation, hints: &mut V
     if let Some((_, domain, port)) = best {
         hints.push(format!("the most similar host is `{domain}` (port {port})"));
     }
+}
+
+/// Whether a request for a host, by whoever asks for it by its own server name, finds a virtual host.
+fn serves(listener: &Listener, host: &str) -> bool {
+    let chain = match listener.protocol {
+        ListenerProtocol::Tls => listener.select_filter_chain(Some(host)),
+        ListenerProtocol::Http | ListenerProtocol::Tcp => listener.filter_chains().first(),
+    };
+    chain.and_then(FilterChain::route_table).is_some_and(|table| table.select_virtual_host(host).is_some())
 }
 
 /// The server name that is most like the one that nobody has.

@@ -156,18 +156,18 @@ impl Snapshot {
         listener: &'s Listener,
         scheme: &str,
         explanation: &mut Explanation,
-    ) -> Result<&'s FilterChain, Outcome> {
+    ) -> Result<&'s FilterChain, Box<Outcome>> {
         let server_name = explanation.request.server_name.as_deref();
         let is_encrypted = matches!(scheme, "https" | "tls");
         match listener.protocol {
             ListenerProtocol::Tls if !is_encrypted => {
                 let reason =
                     format!("port {} speaks TLS, and this is plaintext: the connection is closed", listener.port);
-                return Err(refused("-", "tls_error", reason));
+                return Err(Box::new(refused("-", "tls_error", reason)));
             }
             ListenerProtocol::Http if scheme == "tls" => {
                 let reason = format!("port {} speaks plaintext HTTP: a TLS handshake fails", listener.port);
-                return Err(refused("-", "tls_error", reason));
+                return Err(Box::new(refused("-", "tls_error", reason)));
             }
             _ => {}
         }
@@ -185,7 +185,7 @@ impl Snapshot {
                     listener.port
                 ),
             };
-            return Err(refused("NR", "filter_chain_not_found", reason));
+            return Err(Box::new(refused("NR", "filter_chain_not_found", reason)));
         };
         let explained = ExplainedFilterChain::new(chain, listener);
         if let Some(part) = explanation.listener.as_mut().filter(|_| listener.protocol == ListenerProtocol::Tls) {
@@ -195,7 +195,7 @@ impl Snapshot {
         explanation.filter_chain = Some(explained);
         if is_closed(chain, listener) {
             let reason = "the server that has the host cannot be served as it is configured: the connection is closed";
-            return Err(refused("NR", "server_not_served", reason.to_owned()));
+            return Err(Box::new(refused("NR", "server_not_served", reason.to_owned())));
         }
         Ok(chain)
     }
