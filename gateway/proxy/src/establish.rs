@@ -53,8 +53,9 @@ impl Arrival<'_> {
         if self.published.snapshot().mesh().proxy_protocol {
             let header = timeout_at(deadline, proxy_protocol::read(&mut tcp)).await;
             match header.unwrap_or(Err(ProxyHeaderFailure::Timeout)) {
-                Ok((Proxied::Unchanged, rest)) => read = rest,
-                Ok((Proxied::From { source, destination }, rest)) => {
+                Ok(None) => return None,
+                Ok(Some((Proxied::Unchanged, rest))) => read = rest,
+                Ok(Some((Proxied::From { source, destination }, rest))) => {
                     self.ends = self.ends.proxied(source, destination);
                     read = rest;
                 }
@@ -88,9 +89,10 @@ impl Arrival<'_> {
         Arc::new(Connection::new(self.listener, self.ends, server_name, tls))
     }
 
-    /// Chooses the filter chain and terminates TLS if it does. Gives none if a challenge was answered.
+    /// Chooses the filter chain and terminates TLS if it does. Gives none if the client wanted nothing, or the answer to a
+    /// challenge.
     async fn handshake(self, mut tcp: TcpStream, read: BytesMut) -> Result<Option<Established>, HandshakeFailure> {
-        let hello = Hello::read(&mut tcp, read).await?;
+        let Some(hello) = Hello::read(&mut tcp, read).await? else { return Ok(None) };
         let server_name = hello.server_name();
         let challenges = self.shared.secrets.challenges();
         if challenges.any()

@@ -57,23 +57,25 @@ impl ProxyHeaderFailure {
     }
 }
 
-/// Reads a header, and at most 256 bytes of what follows it, which are given back. The caller limits the time.
+/// Reads a header, and at most 256 bytes of what follows it, which are given back. The caller limits the time. Gives
+/// none if the peer goes without a word.
 ///
 /// # Errors
 /// There is no header that may be believed; the connection must be closed.
-pub(crate) async fn read(tcp: &mut TcpStream) -> Result<(Proxied, BytesMut), ProxyHeaderFailure> {
+pub(crate) async fn read(tcp: &mut TcpStream) -> Result<Option<(Proxied, BytesMut)>, ProxyHeaderFailure> {
     let mut bytes = BytesMut::with_capacity(READ);
     loop {
         let room = match parse(&bytes)? {
             Step::Done { proxied, length } => {
                 bytes.advance(length);
-                return Ok((proxied, bytes));
+                return Ok(Some((proxied, bytes)));
             }
             Step::More(room) => room,
         };
         bytes.reserve(room);
         match tcp.read_buf(&mut (&mut bytes).limit(room)).await {
             Ok(1..) => {}
+            Ok(0) | Err(_) if bytes.is_empty() => return Ok(None),
             Ok(0) | Err(_) => return Err(ProxyHeaderFailure::Closed),
         }
     }

@@ -32,17 +32,19 @@ pub(crate) enum Alert {
 
 impl Hello {
     /// Reads a ClientHello, however it is cut into records and segments; `raw` is what was read of it already, no more
-    /// than 4096 bytes. Keeps at most 64 KiB. The caller limits the time.
+    /// than 4096 bytes. Keeps at most 64 KiB. The caller limits the time. Gives none if the client goes without a word,
+    /// as balancers do that look whether somebody listens.
     ///
     /// # Errors
     /// There is none, and none will come. The client has been told if TLS has a word for it.
-    pub(crate) async fn read(tcp: &mut TcpStream, mut raw: BytesMut) -> Result<Self, HandshakeFailure> {
+    pub(crate) async fn read(tcp: &mut TcpStream, mut raw: BytesMut) -> Result<Option<Self>, HandshakeFailure> {
         let mut acceptor = Acceptor::default();
         let mut fed = 0;
         loop {
             if fed == raw.len() {
                 raw.reserve(READ);
                 match tcp.read_buf(&mut (&mut raw).limit(READ)).await {
+                    Ok(0) | Err(_) if raw.is_empty() => return Ok(None),
                     Ok(0) | Err(_) => return Err(HandshakeFailure::Closed),
                     Ok(_) => {}
                 }
@@ -66,7 +68,7 @@ impl Hello {
                 }
             }
             match acceptor.accept() {
-                Ok(Some(accepted)) => return Ok(Self { accepted, raw }),
+                Ok(Some(accepted)) => return Ok(Some(Self { accepted, raw })),
                 Ok(None) => {}
                 Err((error, mut alert)) => {
                     let mut bytes = Vec::new();

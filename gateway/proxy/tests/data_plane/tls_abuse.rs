@@ -87,6 +87,22 @@ async fn what_is_no_tls_is_closed_at_once() {
 }
 
 #[tokio::test]
+async fn who_connects_and_goes_has_failed_at_nothing() {
+    let edge = edge_with(Limits::default()).await;
+    for _ in 0..50 {
+        drop(TcpStream::connect(edge.address()).await.unwrap());
+    }
+    edge.await_count("envoy_listener_downstream_cx_total{listener_address=\"127.0.0.1_443\"} ", 50).await;
+    let is_gone = || edge.edge.gateway.listeners()[0].connections_active == 0;
+    while !is_gone() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let metrics = edge.edge.metrics();
+    let failed = |line: &&str| line.starts_with("tidegate_tls_handshake_failures_total{") && !line.ends_with(" 0");
+    assert_eq!(metrics.lines().find(failed), None);
+}
+
+#[tokio::test]
 async fn a_hello_may_come_in_any_pieces() {
     let edge = edge_with(Limits::default()).await;
     let whole = hello(&edge, "a.com");

@@ -1,5 +1,8 @@
 //! Which clients are admitted, and what is said of them.
 
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType, SerialNumber, date_time_ymd};
 use sha2::{Digest, Sha256};
 use tidegate_proxy::Limits;
@@ -11,7 +14,9 @@ use crate::backend::{echo, fixed};
 use crate::certificates::{Authority, Identity, client_config, offer, offer_flawed, offer_trust, secret, trust};
 use crate::client::Client;
 use crate::harness::Config;
-use crate::tls_edge::{Server, TlsEdge, connect, get, is_served, mutual, optional, snapshot, validation};
+use crate::tls_edge::{
+    Server, TlsEdge, connect, connect_shared, get, is_answered, is_served, mutual, optional, snapshot, validation,
+};
 
 fn judged(validation: ClientValidation) -> ServerTls {
     ServerTls { client_validation: Some(validation), ..mutual("a", "ca") }
@@ -69,6 +74,35 @@ async fn only_certificates_that_verify_are_admitted() {
     assert!(!admits(&edge, Some(&good)).await);
     offer_trust(&edge.secrets, "ca", &[&clients], Some(&clients.revocation_list(&[], 2100)));
     assert!(admits(&edge, Some(&good)).await);
+}
+
+#[tokio::test]
+async fn a_session_does_not_outlive_the_certificate_that_began_it() {
+    let edge = edge_with(mutual("a", "ca")).await;
+    let clients = Authority::new("clients");
+    offer_trust(&edge.secrets, "ca", &[&clients], None);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let end = Duration::from_secs(now.as_secs() + 3);
+    let identity = clients.client_with("c", |it| it.not_after = date_time_ymd(1970, 1, 1) + end);
+    let config = Arc::new(edge.client(Some(&identity)));
+    let visit = async || {
+        let stream = connect_shared(edge.address(), "a.com", &config).await.unwrap();
+        let resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        (resumed, is_answered(stream, "a.com").await)
+    };
+    assert_eq!(visit().await, (false, true));
+    // Each visit gets tickets for the next; the first that is refused had one.
+    let mut visits = 0;
+    let last = loop {
+        let (resumed, served) = visit().await;
+        visits += 1;
+        if !served {
+            break resumed;
+        }
+        assert!(resumed && SystemTime::now() < UNIX_EPOCH + end + Duration::from_secs(2));
+    };
+    assert!(last && visits > 1, "{visits}");
+    edge.await_failure("client_certificate_expired", 1).await;
 }
 
 #[tokio::test]
