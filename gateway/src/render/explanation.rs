@@ -384,9 +384,11 @@ fn write_outcome(out: &mut String, outcome: &Outcome, paint: Paint) {
         Outcome::Accepted { reason } => {
             let _ = writeln!(out, "{} {}\n", paint.label("accepted"), printable(reason));
         }
+        Outcome::LocalReply { status: 0, flags, reason, .. } if flags == "-" => {
+            let _ = writeln!(out, "{} {}\n", paint.error("refused"), printable(reason));
+        }
         Outcome::LocalReply { status: 0, flags, details, reason } => {
-            let answer = if flags == "-" { String::new() } else { format!("{} ", printable(flags)) };
-            let details = paint.faint(&format!("({answer}{})", printable(details)));
+            let details = paint.faint(&printable(&format!("({flags} {details})")));
             let _ = writeln!(out, "{} {} {details}\n", paint.error("refused"), printable(reason));
         }
         Outcome::LocalReply { status, flags, details, reason } => {

@@ -185,6 +185,104 @@ fn json_and_yaml_are_the_same_stable_value() {
     }
 }
 
+/// HTTPS for `shop.com` (mutual) and `*.open.com`, TLS that is passed through for `db.com`, TCP on 31400.
+const SECURE: &str = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: istio-system}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 443, name: shop, protocol: HTTPS}
+    hosts: [shop.com]
+    tls: {mode: MUTUAL, credentialName: shop-cert}
+  - port: {number: 443, name: open, protocol: HTTPS}
+    hosts: ['*.open.com', open.com]
+    tls: {mode: SIMPLE, credentialName: open-cert, cipherSuites: [AES128-SHA]}
+  - port: {number: 443, name: db, protocol: TLS}
+    hosts: [db.com]
+    tls: {mode: PASSTHROUGH}
+  - port: {number: 31400, name: tcp, protocol: TCP}
+    hosts: ['*']
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: all, namespace: istio-system}
+spec:
+  gateways: [edge]
+  hosts: [shop.com, '*.open.com', db.com]
+  http: [{name: teapot, directResponse: {status: 418}}]
+  tls: [{match: [{sniHosts: [db.com]}], route: [{destination: {host: db}}]}]
+  tcp: [{route: [{destination: {host: db}}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: istio-system}
+spec: {ports: [{name: tcp, port: 5432}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: db, namespace: istio-system, labels: {kubernetes.io/service-name: db}}
+addressType: IPv4
+endpoints: [{addresses: [10.0.0.9]}]
+ports: [{name: tcp, port: 5432}]
+";
+
+#[test]
+fn connections_are_explained_down_to_their_secrets_and_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("edge.yaml"), SECURE).unwrap();
+    let config = folder.path().display().to_string();
+    let explain = |arguments: &[&str]| {
+        let run = run(["explain"].iter().chain(arguments).chain(&["--config", &config]));
+        assert_eq!(run.code, Some(0), "{run:?}");
+        run
+    };
+    let check = |arguments: &[&str], lines: &[&str]| {
+        let stdout = explain(arguments).stdout;
+        // Columns are as wide as what stands in them.
+        let squeezed: Vec<_> =
+            stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        for line in lines {
+            assert!(squeezed.iter().any(|found| found.starts_with(line)), "`{line}` is missing in\n{stdout}");
+        }
+    };
+    check(
+        &["https://shop.com/"],
+        &[
+            "listener 0.0.0.0_443 Gateway istio-system/edge",
+            "filter chain https.443.shop.edge.istio-system (shop.com) Gateway istio-system/edge",
+            "tls MUTUAL TLSv1.2 to TLSv1.3, h2 http/1.1",
+            "certificate kubernetes://istio-system/shop-cert Gateway istio-system/edge",
+            "client's CA kubernetes://istio-system/shop-cert-cacert",
+            "virtual host shop.com:443",
+            "answered 418 by the gateway itself",
+        ],
+    );
+    check(
+        &["https://a.open.com/"],
+        &["filter chain https.443.open.edge.istio-system (*.open.com and 1 more)", "tls SIMPLE TLSv1.3, h2 http/1.1"],
+    );
+    check(
+        &["https://shop.com/", "--sni", "a.open.com"],
+        &["server name (SNI): a.open.com", "answered 421: the connection is of https.443.open.edge.istio-system"],
+    );
+    // What --sni is for: the Host header is another one than the connection's.
+    check(&["https://a.open.com/", "-H", "Host: shop.com"], &["answered 421: "]);
+    check(&["https://10.0.0.1/"], &["refused no server of port 443 is for connections without a server name"]);
+    check(&["https://other.com/"], &["refused no server of port 443 has the server name `other.com`"]);
+    check(
+        &["tls://db.com"],
+        &["tls://db.com", "tls PASSTHROUGH: not terminated here", "forwarded as bytes (ends after 1h", "10.0.0.9:5432"],
+    );
+    check(&["tcp://localhost:31400"], &["forwarded as bytes", "100 % outbound|5432||db"]);
+    check(&["tcp://localhost", "--port", "31400"], &["forwarded as bytes"]);
+    check(&["http://shop.com:443/"], &["refused port 443 speaks TLS"]);
+    // Findings about another server of the same Gateway are not this request's.
+    assert!(!explain(&["https://shop.com/"]).stderr.contains("AES128-SHA"));
+    assert!(explain(&["https://a.open.com/"]).stderr.contains("AES128-SHA"));
+}
+
 #[test]
 fn labels_decide_which_gateways_serve() {
     let other = explain(&["http://shop.example.com/teapot", "--labels", "istio=team-b"]).stdout;
@@ -200,7 +298,9 @@ fn nonsense_is_a_wrong_usage_and_a_missing_folder_is_bad_data() {
         assert!(run.stdout.is_empty());
     };
     check(&["--config", "shop"], 64, "URL");
-    check(&["ftp://a/", "--config", "shop"], 64, "neither http:// nor https://");
+    check(&["ftp://a/", "--config", "shop"], 64, "none of http://, https://, tls:// and tcp://");
+    check(&["http://a/", "--sni", "b", "--config", "shop"], 64, "--sni says what a TLS client sends");
+    check(&["tls://a/path", "--config", "shop"], 64, "a connection has no path");
     check(&["/cart", "--config", "shop"], 64, "http://HOST/cart");
     check(&["http://a/", "-H", "no colon", "--config", "shop"], 64, "has no colon");
     check(&["G T", "http://a/", "--config", "shop"], 64, "no method");
