@@ -36,7 +36,8 @@ pub struct Entry {
 
 /// Offers of one document.
 ///
-/// A Secret `x` gives `kubernetes://ns/x` (`cert` and `key`, else `tls.crt` and `tls.key`; half of a pair is an error)
+/// A Secret `x` gives `kubernetes://ns/x` (`cert` and `key`, else `tls.crt` and `tls.key`; half of a pair is an error,
+/// half of `cert` and `key` only if somebody uses the name)
 /// and `kubernetes://ns/x-cacert` (`cacert`, else `ca.crt`; with `crl`, else `ca.crl`). A Secret that is itself named
 /// `x-cacert` gives that name alone, and goes before the authorities in `x`: `has_secret` tells whether a Secret of
 /// some name is in the document's namespace. If `x-cacert` comes or goes, `x` must be offered again: see
@@ -85,6 +86,8 @@ impl Reader<'_> {
         let Some((chain, key)) = whole else {
             let begun = PAIRS.iter().find(|(chain, key)| self.entry(chain).or(self.entry(key)).is_some());
             let payload = match begun {
+                // Any Secret may have a `key` that is not ours; nobody else writes `tls.key`.
+                Some((chain @ "cert", key)) => Payload::Nothing(self.half_pair(chain, key)),
                 Some((chain, key)) => Payload::Broken(self.half_pair(chain, key)),
                 None => Payload::Nothing(
                     "it holds no certificate: neither `tls.crt` and `tls.key` nor `cert` and `key`".to_owned(),

@@ -59,11 +59,18 @@ fn a_key_is_found_nowhere_however_it_was_offered() {
     let der = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let bytes_shown = format!("{:?}", &der.secret_der()[40..60]);
     let hexadecimal: String = der.secret_der()[40..60].iter().map(|byte| format!("{byte:02x}")).collect();
+    // As a library's error would quote a line of PEM.
+    let text_shown = format!("{:?}", &key.as_bytes()[40..60]);
     let lines: Vec<&str> = key.lines().filter(|line| !line.starts_with("-----")).collect();
     let needles: Vec<&str> = lines
         .iter()
         .flat_map(|line| [*line, &line[..line.len().min(24)]])
-        .chain([bytes_shown.trim_matches(['[', ']']), &hexadecimal, "PRIVATE KEY-----\nM"])
+        .chain([
+            bytes_shown.trim_matches(['[', ']']),
+            text_shown.trim_matches(['[', ']']),
+            &hexadecimal,
+            "PRIVATE KEY-----\nM",
+        ])
         .collect();
     // As the first and as the successor of something good.
     for first in [None, Some(good.payload())] {

@@ -60,7 +60,7 @@ fn entries_are_chosen_as_istio_does() {
     check(&[], "nothing", "nothing");
     check(&[("tls.crt", "C")], "broken, half of a pair: `tls.key` is missing", "nothing");
     check(&[("tls.crt", ""), ("tls.key", "K")], "broken, half of a pair: `tls.crt` is empty", "nothing");
-    check(&[("key", "k")], "broken, half of a pair: `cert` is missing", "nothing");
+    check(&[("key", "k")], "nothing", "nothing");
     check(
         &[("tls.crt", ""), ("tls.key", "")],
         "broken, half of a pair: `tls.crt` is empty and `tls.key` is empty",

@@ -6,6 +6,7 @@
 mod breakage;
 mod canary;
 mod flaws;
+mod hostile;
 mod kubernetes;
 mod rotation;
 mod several;
