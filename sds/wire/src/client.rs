@@ -5,7 +5,7 @@ mod connect;
 mod names;
 mod session;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -209,6 +209,7 @@ impl SdsClient {
             }
             let kept: BTreeSet<_> = resources.values().flatten().collect();
             gone.extend(wanted.values().flatten().filter(|name| !kept.contains(name)).cloned());
+            self.status.send_modify(|status| list(&resources, &mut status.names));
             *wanted = resources;
             true
         });
@@ -287,7 +288,6 @@ impl Task {
     async fn until_wanted(&mut self) -> bool {
         if self.wanted.borrow_and_update().is_empty() {
             enter(&self.status, ConnectionState::Idle);
-            self.status.send_if_modified(|status| !std::mem::take(&mut status.names).is_empty());
             if self.wanted.wait_for(|wanted| !wanted.is_empty()).await.is_err() {
                 return false;
             }
@@ -312,6 +312,24 @@ impl Task {
         });
         enter(&self.status, ConnectionState::BackingOff);
     }
+}
+
+/// Brings a list of names in line with what is wanted: what stays keeps its state.
+fn list(wanted: &Resources, names: &mut Vec<NameStatus>) {
+    let mut earlier: BTreeMap<_, _> = names.drain(..).map(|name| (name.name.clone(), name)).collect();
+    for (resource, wanted) in wanted {
+        names.extend(wanted.iter().map(|name| {
+            earlier.remove(name).unwrap_or_else(|| NameStatus {
+                name: name.clone(),
+                resource: resource.to_string(),
+                state: NameState::Waiting,
+                version: String::new(),
+                updated: None,
+                reason: None,
+            })
+        }));
+    }
+    names.sort_by(|a, b| a.name.cmp(&b.name));
 }
 
 fn enter(status: &watch::Sender<SdsClientStatus>, state: ConnectionState) {

@@ -106,7 +106,9 @@ async fn envoy_waits_for_a_secret_and_verifies_clients_with_our_authorities() {
             Ok(mut connection) => connection.get(HOST).await.is_err(),
             Err(_) => true,
         };
-    until_shown(&envoy, &servers, Some(&strangers.client("spiffe://x/y")), &pair.leaf).await;
+    let stranger = strangers.client("spiffe://x/y");
+    let mut admitted = until_shown(&envoy, &servers, Some(&stranger), &pair.leaf).await;
+    assert_eq!(admitted.get(HOST).await.unwrap().0, 200);
     assert!(refused(&envoy).await, "its authority is not there yet");
     offer(&store, "kubernetes://istio-system/webapp-cacert", trust(&clients.pem()));
     server.until("Envoy has the new authorities", |monitor| monitor.counters().acks == 3).await;

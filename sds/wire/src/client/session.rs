@@ -1,6 +1,5 @@
 //! One stream with a provider: requests, and the judgement of what comes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,7 +17,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::connect::chain;
 use super::names::Resources;
-use super::{NameState, NameStatus, Task};
+use super::{NameState, Task};
 use crate::payload::{TYPE_URL, decode};
 use crate::subscription::printable;
 
@@ -48,7 +47,6 @@ impl<'t> Session<'t> {
     /// otherwise why it ended.
     pub(super) async fn run(mut self, channel: Channel) -> Option<String> {
         let (requests, mut outgoing) = mpsc::channel(REQUESTS_AHEAD);
-        self.note_wanted();
         let first = self.request(None);
         if requests.send(first).await.is_err() {
             return Some("the stream ended before it began".to_owned());
@@ -76,7 +74,6 @@ impl<'t> Session<'t> {
                     if changed.is_err() || self.task.wanted.borrow().is_empty() {
                         return None;
                     }
-                    self.note_wanted();
                     self.request(None)
                 }
             };
@@ -132,28 +129,6 @@ impl<'t> Session<'t> {
         }
         self.note(&judged, &version_info, problem.as_deref());
         self.request(problem)
-    }
-
-    /// Brings the status' list of names in line with what is wanted.
-    fn note_wanted(&self) {
-        let wanted = self.task.wanted.borrow().clone();
-        self.task.status.send_modify(|status| {
-            let mut earlier: BTreeMap<_, _> =
-                std::mem::take(&mut status.names).into_iter().map(|name| (name.name.clone(), name)).collect();
-            for (resource, names) in &wanted {
-                for name in names {
-                    status.names.push(earlier.remove(name).unwrap_or_else(|| NameStatus {
-                        name: name.clone(),
-                        resource: resource.to_string(),
-                        state: NameState::Waiting,
-                        version: String::new(),
-                        updated: None,
-                        reason: None,
-                    }));
-                }
-            }
-            status.names.sort_by(|a, b| a.name.cmp(&b.name));
-        });
     }
 
     fn note(&self, judged: &[Judged], version: &str, problem: Option<&str>) {

@@ -140,6 +140,7 @@ impl Acceptor {
         }
         self.monitor.count().connections.fetch_add(1, Relaxed);
         self.monitor.count().connections_open.fetch_add(1, Relaxed);
+        self.monitor.moved();
         let connection = Connection {
             transport,
             peer: Arc::new(peer),

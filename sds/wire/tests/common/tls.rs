@@ -12,11 +12,11 @@ use tokio_rustls::client::TlsStream;
 use super::{Authority, Pair};
 
 /// An HTTP/1.1 connection over TLS, kept open.
-pub struct Connection {
+pub(crate) struct Connection {
     stream: BufReader<TlsStream<TcpStream>>,
 }
 
-pub fn config(authority: &Authority, identity: Option<&Pair>) -> ClientConfig {
+pub(crate) fn config(authority: &Authority, identity: Option<&Pair>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(authority.der().into()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -34,7 +34,7 @@ pub fn config(authority: &Authority, identity: Option<&Pair>) -> ClientConfig {
 }
 
 impl Connection {
-    pub async fn open(address: SocketAddr, host: &str, config: ClientConfig) -> std::io::Result<Self> {
+    pub(crate) async fn open(address: SocketAddr, host: &str, config: ClientConfig) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         let name = host.to_owned().try_into().unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
@@ -42,12 +42,12 @@ impl Connection {
     }
 
     /// The leaf that the handshake showed.
-    pub fn leaf(&self) -> Vec<u8> {
+    pub(crate) fn leaf(&self) -> Vec<u8> {
         self.stream.get_ref().get_ref().1.peer_certificates().unwrap()[0].to_vec()
     }
 
     /// One request; gives back the status line's code and the body.
-    pub async fn get(&mut self, host: &str) -> std::io::Result<(u16, String)> {
+    pub(crate) async fn get(&mut self, host: &str) -> std::io::Result<(u16, String)> {
         let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n");
         self.stream.get_mut().write_all(request.as_bytes()).await?;
         let mut line = String::new();
