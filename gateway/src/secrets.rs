@@ -65,6 +65,8 @@ struct Inner {
     source_findings: Vec<Diagnostic>,
     /// Whether the first view was taken, together with what was saved.
     begun: bool,
+    /// Whether any objects were taken.
+    taken: bool,
     /// The view that was taken last.
     view: Option<Arc<View>>,
 }
@@ -79,6 +81,7 @@ impl Secrets {
             sources: None,
             source_findings: Vec::new(),
             begun: false,
+            taken: false,
             view: None,
         };
         Self { store, inner: Mutex::new(inner), sds_server: OnceLock::new(), news: watch::Sender::new(0) }
@@ -132,7 +135,8 @@ impl Secrets {
 
     fn apply_to(&self, inner: &mut Inner, view: &View, saved: Option<&Saved>) {
         let resolution = inner.ledger.resolve(view, saved, &ParseOptions::default());
-        if resolution.changed {
+        // What was saved is no change to the ledger, and was never taken.
+        if resolution.changed || !inner.taken {
             self.take(inner, &resolution.set);
         }
     }
@@ -161,6 +165,7 @@ impl Secrets {
     }
 
     fn take(&self, inner: &mut Inner, set: &ResourceSet) {
+        inner.taken = true;
         let changes = inner.documents.update(set);
         // What is wrong is asked of the store when it is told.
         drop(self.store.offer(changes.offers));
@@ -205,6 +210,11 @@ impl Secrets {
     /// Looks at what depends on time: what expires, what has become valid.
     pub(crate) fn tick(&self) {
         drop(self.store.tick(SystemTime::now()));
+        // Nobody but an SDS client could still want a secret that no source has and nothing names.
+        if self.sds_server.get().is_none() {
+            let inner = self.lock();
+            self.store.release(|name| inner.references.names.contains(name));
+        }
         self.tell();
     }
 

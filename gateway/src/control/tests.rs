@@ -446,3 +446,58 @@ fn secrets_are_not_saved() {
     assert!(text.contains("a.test") && !text.contains("hunter2"), "{text}");
     drop(dir);
 }
+
+/// A ConfigMap with an authority.
+fn roots() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = params.self_signed(&key).unwrap().pem();
+    let lines: String = pem.lines().map(|line| format!("    {line}\n")).collect();
+    format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: roots\ndata:\n  ca.crt: |\n{lines}")
+}
+
+#[test]
+fn authorities_alone_are_no_new_configuration_and_are_saved() {
+    let dir = TempDir::new().unwrap();
+    let state = state_in(dir.path());
+    let name = tidegate_core::SecretName::config_map("default", "roots");
+    let mut bench = Bench::in_dir(dir, Some(&state));
+    bench.write("a.yaml", &format!("{GATEWAY}{}", route("a")));
+    bench.look();
+    for version in 1..3 {
+        bench.write("roots.yaml", &roots());
+        let status = bench.look();
+        assert_eq!((status.generation, bench.publications()), (1, 1));
+        let slot = bench.control.secrets.store().get(&name).unwrap();
+        assert_eq!(slot.current().unwrap().version, version);
+    }
+    let Bench { dir, control, .. } = bench;
+    drop(control);
+    assert!(fs::read_to_string(state.path()).unwrap().contains("roots"));
+    // A restart whose folder is gone has them all the same.
+    fs::rename(dir.path().join("conf"), dir.path().join("away")).unwrap();
+    let mut bench = Bench::in_dir(dir, Some(&state));
+    fs::remove_dir(bench.conf()).unwrap();
+    let status = bench.look();
+    assert_eq!(status.generation, 1, "{:?}", status.diagnostics);
+    assert!(bench.control.secrets.store().get(&name).is_some_and(|slot| slot.current().is_some()));
+}
+
+#[test]
+fn what_goes_wrong_with_a_secret_later_is_told_without_a_reload() {
+    let mut bench = Bench::new();
+    bench.write("a.yaml", &format!("{GATEWAY}{}", route("a")));
+    let before = bench.look();
+    let offer = tidegate_sds::Offer::new(
+        tidegate_core::SecretName::new("sds://vault"),
+        tidegate_sds::SourceKind::Sds,
+        tidegate_core::Origin::new("vault", 0, 0),
+        tidegate_sds::Payload::Broken("it holds nothing".into()),
+    );
+    drop(bench.control.secrets.store().offer(vec![offer]));
+    bench.control.tell_secrets();
+    let after = bench.status.get();
+    assert!(has(&after, Code::SCHEMA, Level::Error), "{:?}", after.diagnostics);
+    assert_eq!(after.last_reload, before.last_reload);
+}
