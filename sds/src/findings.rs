@@ -29,8 +29,8 @@ pub(crate) fn of(
     let flaws = secret.content.flaws(&ledger.hosts, now);
     for (text, flaw) in grouped(&flaws) {
         let message = match flaw {
-            // The text says itself what becomes of it.
-            Flaw::Staple(_) => text,
+            // Nothing was taken in spite of it.
+            flaw if !flaw.blocks() => text,
             _ => format!("{text}; it serves all the same, as there is nothing better"),
         };
         let finding = at(name, offer, flaw.part(), Code::CERTIFICATE_FLAWED, Level::Warning, message);

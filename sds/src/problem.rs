@@ -188,6 +188,8 @@ pub enum Flaw {
     NotAnAuthority { number: usize },
     #[error("revocation list {number} is by none of these authorities")]
     CrlIssuerUnknown { number: usize },
+    #[error("no revocation list is by any of these authorities")]
+    CrlsForeign,
     #[error("revocation list {number} is not signed by the authority that it names")]
     CrlNotSigned { number: usize },
     #[error("revocation list {number} should have been replaced by {at}")]
@@ -223,7 +225,7 @@ impl Flaw {
         match self {
             Self::Staple(_) => Part::OcspStaple,
             Self::AuthoritiesExpired(_) | Self::NotAnAuthority { .. } => Part::Authorities,
-            Self::CrlIssuerUnknown { .. } | Self::CrlNotSigned { .. } | Self::CrlExpired { .. } => {
+            Self::CrlIssuerUnknown { .. } | Self::CrlsForeign | Self::CrlNotSigned { .. } | Self::CrlExpired { .. } => {
                 Part::RevocationLists
             }
             _ => Part::Chain,
@@ -231,9 +233,9 @@ impl Flaw {
     }
 
     /// Whether an offer with this flaw may not replace material without it. A staple that is left out takes nothing
-    /// from the pair.
+    /// from the pair; a list beside others may be that of an authority between these and the clients.
     pub fn blocks(&self) -> bool {
-        !matches!(self, Self::Staple(_))
+        !matches!(self, Self::Staple(_) | Self::CrlIssuerUnknown { .. })
     }
 
     /// Whether both are the same trouble for clients, whatever the moment and the certificate's number.
@@ -249,7 +251,10 @@ impl Flaw {
         Some(match self {
             Self::ChainOutOfOrder => "it is served in order: the certificate, then its issuer, and so on upwards",
             Self::ChainUnrelated { .. } => "leave it out; the chain goes from the certificate to its issuer upwards",
-            Self::CrlIssuerUnknown { .. } => "a list counts only for certificates of its issuer",
+            Self::CrlIssuerUnknown { .. } => {
+                "it counts for certificates of its issuer: good for an intermediate authority that clients send along"
+            }
+            Self::CrlsForeign => "no client could be verified with them",
             Self::CrlNotSigned { .. } => "certificates of that authority cannot be verified with it",
             _ => return None,
         })

@@ -28,6 +28,7 @@ impl ListFacts {
     ) -> Result<Self, MaterialError> {
         let mut next_updates = Vec::with_capacity(lists.len());
         let mut flaws = Vec::new();
+        let mut unknown = Vec::new();
         for (number, der) in (1..).zip(lists) {
             let bad = |reason: String| MaterialError::BadCrl { number, reason };
             BorrowedCertRevocationList::from_der(der).map_err(|error| bad(reason(&error)))?;
@@ -42,10 +43,15 @@ impl ListFacts {
                 .filter(|authority| authority.subject().as_raw() == list.issuer().as_raw())
                 .peekable();
             if issuers.peek().is_none() {
-                flaws.push(Flaw::CrlIssuerUnknown { number });
+                unknown.push(Flaw::CrlIssuerUnknown { number });
             } else if issuers.all(|issuer| list_is_by(&list, issuer) == Some(false)) {
                 flaws.push(Flaw::CrlNotSigned { number });
             }
+        }
+        if !lists.is_empty() && unknown.len() == lists.len() {
+            flaws.push(Flaw::CrlsForeign);
+        } else {
+            flaws.append(&mut unknown);
         }
         Ok(Self { next_updates: next_updates.into(), flaws: flaws.into() })
     }

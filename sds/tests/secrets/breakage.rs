@@ -166,4 +166,21 @@ fn keys_that_can_be_used_serve() {
         check(Pair::by_openssl(&arguments), &format!("ECDSA {curve}"));
     }
     check(Pair::by_openssl(&["-newkey", "ed25519"]), "Ed25519");
+    // As `openssl ecparam -genkey` and `openssl rsa -traditional` write them.
+    let converted = |pair: Pair, arguments: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, &pair.key).unwrap();
+        let output = std::process::Command::new("openssl").args(arguments).arg("-in").arg(&path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Pair { key: String::from_utf8(output.stdout).unwrap(), ..pair }
+    };
+    let ec = Pair::by_openssl(&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    let mut ec = converted(ec, &["ec"]);
+    assert!(ec.key.contains("EC PRIVATE KEY"));
+    ec.key.insert_str(0, "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n");
+    check(ec, "ECDSA P-256");
+    let rsa = converted(Pair::by_openssl(&["-newkey", "rsa:2048"]), &["rsa", "-traditional"]);
+    assert!(rsa.key.contains("RSA PRIVATE KEY"));
+    check(rsa, "RSA 2048");
 }

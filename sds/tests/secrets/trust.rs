@@ -42,7 +42,7 @@ fn a_broken_bundle_or_list_keeps_the_last_good() {
     );
     check(trust(&a.pem(), Some("garbage")), "the revocation list cannot be used: it has no line");
     check(trust(&a.pem(), Some(&damaged)), "revocation list 1 cannot be used");
-    check(trust(&a.pem(), Some(&b.crl(&[], UNTIL))), "revocation list 1 is by none of these authorities");
+    check(trust(&a.pem(), Some(&b.crl(&[], UNTIL))), "no revocation list is by any of these authorities");
     check(
         trust(&a.pem(), Some(&a.crl(&[], (2026, 5, 1)))),
         "revocation list 1 should have been replaced by 2026-05-01",
@@ -52,6 +52,18 @@ fn a_broken_bundle_or_list_keeps_the_last_good() {
     let leaf = a.issue(&["a.com"]).chain;
     check(trust(&leaf, None), "certificate 1 of the authorities is none of an authority (CA:FALSE)");
     world.store.offer(vec![offer("x-cacert", trust(&a.pem(), Some(&a.crl(&[3], UNTIL))))]);
+    world.check("x-cacert", 2, SecretState::Active);
+}
+
+#[test]
+fn a_list_of_an_authority_below_is_told_and_taken() {
+    let world = World::new();
+    let root = Authority::root("root");
+    let below = root.intermediate("below");
+    world.store.offer(vec![offer("x-cacert", trust(&root.pem(), None))]);
+    let lists = root.crl(&[1], UNTIL) + &below.crl(&[2], UNTIL);
+    let findings = world.store.offer(vec![offer("x-cacert", trust(&root.pem(), Some(&lists)))]);
+    assert_eq!(findings[0].message, "revocation list 2 is by none of these authorities");
     world.check("x-cacert", 2, SecretState::Active);
 }
 
