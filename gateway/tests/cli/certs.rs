@@ -227,6 +227,40 @@ fn a_folder_of_pem_pairs_is_a_source() {
 }
 
 #[test]
+fn one_gateway_takes_its_secrets_from_another_by_sds() {
+    let pair = Pair::of("a.com");
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("sds.sock");
+    let alias = ["--sds-alias", "web=kubernetes://istio-system/a"];
+    let server = ["--sds-socket", socket.to_str().unwrap()];
+    let mut issuer = Gateway::start(&secret("a", &pair.chain, &pair.key), &[server, alias].concat());
+    let provider = format!("edge=unix://{}", socket.display());
+    let conf =
+        gateway(free_port(), &[("a.com", "web")]).replace("credentialName: web", "credentialName: 'sds://edge/web'");
+    let mut taker = Gateway::start(&conf, &["--sds-provider", &provider]);
+    taker.until("the secret comes", |taker| taker.certs(&[]).code == Some(0));
+    let certs = taker.certs(&[]).stdout;
+    assert_eq!((rows(&certs)[1][0], rows(&certs)[1][7]), ("sds://edge/web", "SDS"), "{certs}");
+    // It rotates, and is taken.
+    let serial = |gateway: &Gateway, name: &str| {
+        let json: serde_json::Value = serde_json::from_str(&gateway.certs(&[name, "-o", "json"]).stdout).unwrap();
+        json[0]["certificates"][0]["serial_number"].clone()
+    };
+    let next = Pair::of("a.com");
+    fs::write(issuer.path("conf/all.yaml"), secret("a", &next.chain, &next.key)).unwrap();
+    issuer.until("it rotates there", |issuer| issuer.certs(&["-o", "json"]).stdout.contains("\"version\": 2"));
+    taker.until("it rotates here", |taker| serial(taker, "web") == serial(&issuer, "a"));
+    let status = String::from_utf8(issuer.get("/secrets/sources")).unwrap();
+    assert!(status.contains("\"acks\""), "{status}");
+    // Without its server it serves on, and says so.
+    drop(issuer);
+    taker.until("the loss is told", |taker| {
+        String::from_utf8_lossy(&taker.get("/config/status")).contains("the SDS server edge")
+    });
+    assert_eq!(taker.certs(&[]).code, Some(0));
+}
+
+#[test]
 fn a_secret_alone_is_no_new_configuration() {
     let pair = Pair::of("a.com");
     let mut gateway =
