@@ -31,6 +31,7 @@ pub(crate) struct Managed {
     pub(crate) ask_window_at: SystemTime,
     pub(crate) failures: u32,
     pub(crate) last_error: Option<String>,
+    pub(crate) help: Option<String>,
     retry_at: SystemTime,
     pub(crate) issued_at: Option<SystemTime>,
     pub(crate) placed: Arc<AtomicU64>,
@@ -55,6 +56,7 @@ impl Managed {
             ask_window_at: SystemTime::UNIX_EPOCH,
             failures: 0,
             last_error: None,
+            help: None,
             retry_at: SystemTime::UNIX_EPOCH,
             issued_at: None,
             placed: Arc::default(),
@@ -72,6 +74,7 @@ impl Managed {
             self.ask_window_at = SystemTime::UNIX_EPOCH;
             self.failures = 0;
             self.last_error = None;
+            self.help = None;
             self.retry_at = SystemTime::UNIX_EPOCH;
         }
         self.request = request;
@@ -116,6 +119,7 @@ impl Managed {
         self.ask_window_at = SystemTime::UNIX_EPOCH;
         self.failures = 0;
         self.last_error = None;
+        self.help = None;
         self.retry_at = SystemTime::UNIX_EPOCH;
         self.issued_at = Some(now);
     }
@@ -123,6 +127,7 @@ impl Managed {
     pub(crate) fn failed(&mut self, error: String, retry_after: Option<Duration>, now: SystemTime) {
         self.failures = self.failures.saturating_add(1);
         self.last_error = Some(error);
+        self.help = None;
         self.retry_at = now + back_off(self.request.name.as_str(), self.failures, retry_after);
     }
 
@@ -151,6 +156,7 @@ impl Managed {
             next_attempt: self.next_attempt(),
             failures: self.failures,
             last_error: self.flaw.clone().or_else(|| self.last_error.clone()),
+            help: self.help.clone(),
             orders: self.placed.load(Relaxed),
         }
     }

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use instant_acme::{Error, Problem};
 
+use crate::ChallengeKind;
 use crate::state::StateError;
 use crate::transport::TransportError;
 
@@ -21,6 +22,9 @@ pub(crate) enum Failure {
     /// The authority looked for the challenge and did not find it.
     #[error("the authority could not validate {0}")]
     Validation(String),
+    /// The order is dead for a reason that is no challenge's.
+    #[error("the authority gave the order up: {0}")]
+    Ended(String),
     /// An answer that breaks the protocol.
     #[error("the authority does not keep to the protocol: {0}")]
     Authority(String),
@@ -83,6 +87,16 @@ impl Failure {
             Failure::Refused { retry_after, .. } | Failure::Unreachable { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+
+    /// Where the user should look, if the failure says so.
+    pub(crate) fn help(&self, challenge: ChallengeKind) -> Option<String> {
+        let Failure::Validation(_) = self else { return None };
+        let port = match challenge {
+            ChallengeKind::Http01 => 80,
+            ChallengeKind::TlsAlpn01 => 443,
+        };
+        Some(format!("the authority must reach port {port} of this gateway under each name"))
     }
 
     pub(crate) fn problem(&self) -> Option<ProblemKind> {

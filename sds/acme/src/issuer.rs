@@ -221,7 +221,7 @@ impl Owner {
             }
         }
         if !gone.is_empty() {
-            self.store.withdraw(&gone);
+            self.store.withdraw_from(SourceKind::Acme, &gone);
         }
         for (name, request) in wished {
             match self.managed.get_mut(&name) {
@@ -296,7 +296,13 @@ impl Owner {
                 self.registered.insert(account_id(&managed.request));
                 self.adopt(&name, pair).await;
             }
-            Ok(Outcome::Issued(Err(failure))) => self.note_failure(&name, failure.to_string(), failure.retry_after()),
+            Ok(Outcome::Issued(Err(failure))) => {
+                let help = failure.help(managed.request.challenge);
+                self.note_failure(&name, failure.to_string(), failure.retry_after());
+                if let Some(managed) = self.managed.get_mut(&name) {
+                    managed.help = help;
+                }
+            }
             Ok(Outcome::Asked(Ok(Some((window, again))))) => {
                 managed.window = Some(window);
                 managed.ask_window_at = now + renewal_info_again(again);

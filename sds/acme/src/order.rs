@@ -18,7 +18,7 @@ use crate::account::Session;
 use crate::archive::Archive;
 use crate::call::steady;
 use crate::challenge::OpenChallenges;
-use crate::failure::{Failure, ProblemKind, words};
+use crate::failure::{Failure, ProblemKind, plain, words};
 use crate::leaf::Pair;
 use crate::request::CertificateRequest;
 use crate::state::Shelf;
@@ -84,7 +84,7 @@ impl Attempt {
         let mut progress = self.take_up(&session).await?;
         let result = self.complete(&session, &mut progress).await;
         // A failed validation or a breach of protocol ends an order; anything else may be gone on with.
-        if matches!(result, Err(Failure::Validation(_) | Failure::Authority(_))) {
+        if matches!(result, Err(Failure::Validation(_) | Failure::Ended(_) | Failure::Authority(_))) {
             self.drop_order().await?;
         }
         result
@@ -269,9 +269,10 @@ impl Attempt {
         if order.state().status == OrderStatus::Invalid { Err(self.why_invalid(session, order).await) } else { Ok(()) }
     }
 
-    /// The reasons stand at the challenges; the order itself often has none.
+    /// The reasons stand at the challenges; the order itself often has none, or repeats one of them.
     async fn why_invalid(&self, session: &Session, order: &mut Order) -> Failure {
-        let mut reasons: Vec<String> = order.state().error.iter().map(words).collect();
+        let own = order.state().error.as_ref().map(words);
+        let mut reasons: Vec<String> = Vec::new();
         if load_authorizations(session, order).await.is_ok() {
             let mut authorizations = order.authorizations();
             while let Some(Ok(authorization)) = authorizations.next().await {
@@ -281,10 +282,9 @@ impl Attempt {
             }
         }
         if reasons.is_empty() {
-            reasons.push("the names, and gives no reason".into());
+            return Failure::Ended(own.unwrap_or_else(|| "it gives no reason".into()));
         }
-        reasons.dedup();
-        Failure::Validation(crate::failure::plain(&reasons.join("; ")))
+        Failure::Validation(plain(&reasons.join("; ")))
     }
 
     fn signing_request(&self, key: &KeyPair) -> Result<Vec<u8>, Failure> {

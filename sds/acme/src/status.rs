@@ -57,6 +57,8 @@ pub struct CertificateStatus {
     pub failures: u32,
     /// Why the last attempt failed, with what the authority said.
     pub last_error: Option<String>,
+    /// Where to look because of it.
+    pub help: Option<String>,
     /// Orders that this process placed.
     pub orders: u64,
 }
@@ -83,16 +85,7 @@ impl CertificateStatus {
         };
         let mut finding = Diagnostic::new(Code::CERTIFICATE_NOT_ISSUED, level, self.origin.clone(), message);
         finding.key.clone_from(&self.key);
-        if self.state == CertificateState::Failed {
-            finding.help = Some(match self.challenge {
-                ChallengeKind::Http01 => {
-                    "the authority must reach port 80 of this gateway under each name; it is tried again".into()
-                }
-                ChallengeKind::TlsAlpn01 => {
-                    "the authority must reach port 443 of this gateway under each name; it is tried again".into()
-                }
-            });
-        }
+        finding.help.clone_from(&self.help);
         Some(finding)
     }
 

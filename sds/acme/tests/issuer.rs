@@ -3,18 +3,18 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use support::authority::{Authority, Fault};
 use support::{
-    DAY, HOUR, MINUTE, ManualClock, days_ago, files, head_field, issued, leaf, names_of, only_file, options, request,
-    state, told,
+    DAY, HOUR, Helper, MINUTE, ManualClock, days_ago, files, head_field, issued, leaf, name, names_of, only_file,
+    options, request, state, told,
 };
 use tidegate_acme::{CertificateState, ChallengeKind, Clock, Issuer, IssuerOptions, Report};
-use tidegate_core::{Code, Level};
+use tidegate_core::{Code, Host, Level};
 use tidegate_sds::SecretStore;
 
 /// An authority, a store and a state directory.
@@ -338,6 +338,36 @@ async fn a_certificate_for_other_names_is_refused_and_the_old_one_serves() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_the_store_refuses_waits_for_the_hosts_to_change_and_is_not_ordered_again() {
+    let rig = Rig::new(0).await;
+    let expect = |hosts: &[&str]| {
+        let hosts = hosts.iter().map(|host| Host::parse(host).unwrap()).collect();
+        rig.store.expect_hosts(BTreeMap::from([(name("shop"), hosts)]));
+    };
+    expect(&["a.example.com", "b.example.com"]);
+    let issuer = rig.start();
+    let mut both = rig.request("shop", "a.example.com");
+    both.dns_names.push("b.example.com".into());
+    issuer.set_requests(vec![both]).await;
+    issued(&issuer, "shop").await;
+    let old = leaf(&rig.store, "shop");
+
+    issuer.set_requests(vec![rig.request("shop", "a.example.com")]).await;
+    let status = state(&issuer, "shop", CertificateState::NotTaken).await;
+    assert!(status.last_error.as_ref().unwrap().contains("b.example.com"), "{status:?}");
+    assert_eq!(leaf(&rig.store, "shop"), old);
+    rig.clock.set(status.next_attempt.unwrap());
+    told(&issuer, "a second refusal", |report| report.statuses[0].failures == 2).await;
+    assert_eq!(rig.authority.orders(), 2, "the certificate of the same order is fetched and offered again");
+
+    expect(&["a.example.com"]);
+    state(&issuer, "shop", CertificateState::Issued).await;
+    assert_eq!(names_of(&rig.store, "shop"), ["a.example.com"]);
+    assert!(files(&rig.state().join("orders")).is_empty());
+    issuer.shutdown().await;
+}
+
+#[tokio::test]
 async fn what_no_authority_could_fulfil_is_told_and_not_attempted() {
     let rig = Rig::new(0).await;
     let issuer = rig.start();
@@ -433,20 +463,11 @@ const HELPER: &str = "TIDEGATE_ACME_TEST_HELPER";
 async fn a_process_that_orders_until_it_is_killed() {
     let Ok(told) = std::env::var(HELPER) else { return };
     let [directory, roots, state] = told.split('|').collect::<Vec<_>>().try_into().unwrap();
+    Helper::end_with_parent();
     let store = Arc::new(SecretStore::default());
     let issuer = Issuer::start(store, PathBuf::from(state), IssuerOptions::default());
     issuer.set_requests(vec![request("shop", "a.example.com", directory, Path::new(roots))]).await;
     std::future::pending::<()>().await;
-}
-
-fn helper(authority: &Authority, state: &Path) -> Child {
-    let told = format!("{}|{}|{}", authority.url, authority.roots.display(), state.display());
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_process_that_orders_until_it_is_killed", "--nocapture"])
-        .env(HELPER, told)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
 }
 
 #[tokio::test]
@@ -456,11 +477,10 @@ async fn a_process_killed_in_the_middle_of_an_order_is_followed_by_one_that_ends
     let authority = Authority::start(None).await;
     authority.hold();
     for kills in 1..=2 {
-        let mut process = helper(&authority, &state);
+        let told = format!("{}|{}|{}", authority.url, authority.roots.display(), state.display());
+        let process = Helper::start("a_process_that_orders_until_it_is_killed", HELPER, &told);
         authority.challenged(kills).await;
-        // SIGKILL.
-        process.kill().unwrap();
-        process.wait().unwrap();
+        process.kill();
     }
     let order = only_file(&state, "orders").1;
     let account = only_file(&state, "accounts").1;

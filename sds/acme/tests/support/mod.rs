@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod authority;
+pub(crate) mod pebble;
 pub(crate) mod responder;
 
 use std::path::Path;
@@ -139,19 +140,52 @@ pub(crate) fn names_of(store: &SecretStore, credential: &str) -> Vec<String> {
     dns.collect()
 }
 
-/// Every file below a folder with its text.
+/// Every file below a folder with its text. What another process removes meanwhile is left out.
 pub(crate) fn files(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
             found.extend(files(&entry.path()));
-        } else {
-            let text = String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap()).into_owned();
-            found.push((entry.path().display().to_string(), text));
+        } else if let Ok(bytes) = std::fs::read(entry.path()) {
+            found.push((entry.path().display().to_string(), String::from_utf8_lossy(&bytes).into_owned()));
         }
     }
     found.sort();
     found
+}
+
+/// This test binary once more, as a process that runs one of its tests and can be killed.
+pub(crate) struct Helper(std::process::Child);
+
+impl Helper {
+    /// The test finds `told` in the variable.
+    pub(crate) fn start(test: &str, variable: &str, told: &str) -> Self {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", test, "--nocapture"]).env(variable, told);
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// For the process: ends it with the one that started it, whichever way that ends.
+    pub(crate) fn end_with_parent() {
+        std::thread::spawn(|| {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            std::process::exit(0);
+        });
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The one file of a shelf of the state directory.
