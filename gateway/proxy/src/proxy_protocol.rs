@@ -305,4 +305,29 @@ mod tests {
         check(&v2(0x21, 0x11, &[0; MAX_V2_REST + 1]), Err(ProxyHeaderFailure::TooLarge));
         assert_eq!(done(&v2(0x31, 0x11, &four)[..13]), malformed.map(|_: Proxied| None));
     }
+
+    /// Headers with some bytes changed: whatever comes of them is within them, and nothing panics.
+    #[test]
+    fn damaged_headers_do_no_harm() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let whole = [
+            b"PROXY TCP4 192.0.2.1 198.51.100.1 4711 443\r\n".to_vec(),
+            b"PROXY UNKNOWN\r\n".to_vec(),
+            v2(0x21, 0x11, &[192, 0, 2, 1, 198, 51, 100, 1, 0x12, 0x67, 1, 0xbb, 4, 0, 2, 9, 9]),
+            v2(0x21, 0x21, &[1; 40]),
+        ];
+        for round in 0..100_000 {
+            let mut bytes = whole[round % whole.len()].clone();
+            for _ in 0..random.usize(..4) {
+                let at = random.usize(..bytes.len());
+                bytes[at] = random.u8(..);
+            }
+            bytes.truncate(random.usize(..=bytes.len()));
+            match parse(&bytes) {
+                Ok(Step::Done { length, .. }) => assert!(length <= bytes.len()),
+                Ok(Step::More(room)) => assert!((1..=V2_HEAD + MAX_V2_REST).contains(&room), "{bytes:?}"),
+                Err(_) => {}
+            }
+        }
+    }
 }

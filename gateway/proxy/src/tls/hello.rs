@@ -26,6 +26,7 @@ pub(crate) struct Hello {
 #[repr(u8)]
 pub(crate) enum Alert {
     DecodeError = 50,
+    ProtocolVersion = 70,
     InternalError = 80,
     UnrecognizedName = 112,
 }
@@ -70,6 +71,11 @@ impl Hello {
             match acceptor.accept() {
                 Ok(Some(accepted)) => return Ok(Some(Self { accepted, raw })),
                 Ok(None) => {}
+                Err(_) if is_outdated(&raw) => {
+                    // What the library misses first is something that the old versions did not have.
+                    refuse(tcp, Alert::ProtocolVersion);
+                    return Err(HandshakeFailure::Version);
+                }
                 Err((error, mut alert)) => {
                     let mut bytes = Vec::new();
                     if alert.write_all(&mut bytes).is_ok() {
@@ -92,6 +98,12 @@ impl Hello {
 fn could_be_hello(raw: &[u8]) -> bool {
     const HANDSHAKE: u8 = 22;
     raw.first().is_none_or(|kind| *kind == HANDSHAKE) && raw.get(1).is_none_or(|major| *major == 3)
+}
+
+/// Whether a ClientHello is of a version before TLS 1.2. One whose first record is too short to tell is not.
+fn is_outdated(raw: &[u8]) -> bool {
+    // Head of the record, head of the message, version.
+    matches!(raw, [22, _, _, _, _, 1, _, _, _, 3, 0..=2, ..])
 }
 
 /// Whether a client wants nothing but to see the answer to a challenge (TLS-ALPN-01).

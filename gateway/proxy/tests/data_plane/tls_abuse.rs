@@ -223,6 +223,20 @@ async fn too_many_handshakes_at_once_are_turned_away() {
 }
 
 #[tokio::test]
+async fn versions_of_old_are_told_that_they_are() {
+    let edge = edge_with(Limits::default()).await;
+    for minor in 0..=2 {
+        // Version, random, no session, one suite, no compression, no extensions.
+        let mut message = vec![1, 0, 0, 43, 3, minor];
+        message.extend([7; 32]);
+        message.extend([0, 0, 2, 0xc0, 0x09, 1, 0, 0, 0]);
+        message[3] = (message.len() - 4) as u8;
+        assert_eq!(answer(&edge, &records(&message, 1000)).await, [21, 3, 3, 0, 2, 2, 70]);
+    }
+    edge.await_failure("version", 3).await;
+}
+
+#[tokio::test]
 async fn server_names_that_are_none_find_no_server() {
     let edge = edge_with(Limits::default()).await;
     let whole = hello(&edge, "a.com");
@@ -241,4 +255,30 @@ async fn server_names_that_are_none_find_no_server() {
     let mut first = [0];
     tcp.read_exact(&mut first).await.unwrap();
     assert_eq!(first, [22]);
+}
+
+#[tokio::test]
+async fn damaged_hellos_do_no_harm() {
+    let edge = edge_with(quick()).await;
+    let whole = hello(&edge, "a.com");
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut tries = tokio::task::JoinSet::new();
+    for _ in 0..300 {
+        let mut bytes = whole.clone();
+        for _ in 0..random.usize(1..4) {
+            let at = random.usize(..bytes.len());
+            bytes[at] = random.u8(..);
+        }
+        bytes.truncate(random.usize(1..=bytes.len()));
+        let address = edge.address();
+        tries.spawn(async move {
+            let mut tcp = TcpStream::connect(address).await.unwrap();
+            // The gateway may close before all of it was sent.
+            let _ = tcp.write_all(&bytes).await;
+            let mut out = Vec::new();
+            let _ = tokio::time::timeout(Duration::from_secs(10), tcp.read_to_end(&mut out)).await.unwrap();
+        });
+    }
+    tries.join_all().await;
+    assert!(is_served(edge.address(), "a.com", edge.client(None)).await);
 }

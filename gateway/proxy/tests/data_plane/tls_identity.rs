@@ -15,7 +15,8 @@ use crate::certificates::{Authority, Identity, client_config, offer, offer_flawe
 use crate::client::Client;
 use crate::harness::Config;
 use crate::tls_edge::{
-    Server, TlsEdge, connect, connect_shared, get, is_answered, is_served, mutual, optional, snapshot, validation,
+    Server, TlsEdge, connect, connect_shared, get, is_answered, is_served, mutual, optional, snapshot, snapshot_with,
+    validation,
 };
 
 fn judged(validation: ClientValidation) -> ServerTls {
@@ -229,6 +230,32 @@ async fn backends_are_told_of_the_clients_certificate_as_configured() {
         if mode == AppendForward {
             assert_eq!(forwarded(&edge, Some(&identity), &[]).await, Some(short.clone()));
         }
+    }
+}
+
+#[tokio::test]
+async fn what_backends_are_told_follows_the_configuration_on_open_connections() {
+    let clients = Authority::new("clients");
+    let backend = echo("a").await;
+    let with = |details| {
+        let mut config = Config::new();
+        config.mesh.client_cert_details = details;
+        snapshot_with(config, vec![Server::new("a", &["a.com"], backend).tls(mutual("a", "ca"))])
+    };
+    let edge = TlsEdge::start(vec![Server::new("a", &["a.com"], backend).tls(mutual("a", "ca"))]).await;
+    offer_trust(&edge.secrets, "ca", &[&clients], None);
+    let identity = clients.client("c");
+    let mut client = Client::over(connect(edge.address(), "a.com", edge.client(Some(&identity))).await.unwrap());
+    let nothing = ClientCertDetails { subject: false, cert: false, chain: false, dns: false, uri: false };
+    for (details, keys) in [
+        (ClientCertDetails { subject: true, ..nothing }, "Subject=\"CN=c\""),
+        (ClientCertDetails { uri: true, ..nothing }, "URI="),
+    ] {
+        edge.edge.publish(with(details)).await;
+        client.send(get("a.com")).await;
+        let answer = client.answer().await;
+        let seen = answer.seen("x-forwarded-client-cert").unwrap();
+        assert!(seen.starts_with("Hash=") && seen.ends_with(&format!(";{keys}")), "{seen}");
     }
 }
 
