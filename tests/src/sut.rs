@@ -8,6 +8,7 @@ mod tidegate;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -149,6 +150,7 @@ fn run_nginx(prefix: &Path, config: &str) -> Child {
         .arg(prefix)
         .arg("-c")
         .arg(prefix.join(config))
+        .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .expect("nginx: `sh tests/setup.sh compare` installs it")
@@ -209,11 +211,9 @@ impl Proxy {
         proxy
     }
 
-    /// Kills the process and its children, and waits for its end.
+    /// Kills the process and all that it started, and waits for its end.
     pub fn kill(&mut self) {
-        for pid in children(self.pid()) {
-            signal(pid, "KILL");
-        }
+        let _ = Command::new("kill").args(["-s", "KILL", "--", &format!("-{}", self.pid())]).status();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
