@@ -124,7 +124,7 @@ impl CertificateMaterial {
         }
         let parsed = parse_all(&written, Part::Chain)?;
         let key = pem::private_key(key_pem.as_slice())?;
-        let signing = any_supported_type(key.der()).map_err(|_| unusable(&parsed[0]))?;
+        let signing = any_supported_type(&key.der()).map_err(|_| unusable(&parsed[0]))?;
         let leaf = match signing.public_key() {
             Some(public) => parsed.iter().position(|certificate| certificate.public_key().raw == public.as_ref()),
             None => return Err(MaterialError::BadKey("its public key cannot be told".to_owned())),

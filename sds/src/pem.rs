@@ -2,9 +2,12 @@
 
 use memchr::memmem;
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer,
+    PrivateSec1KeyDer,
+};
 use tidegate_core::SecretBytes;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::problem::{Found, MaterialError, Part};
 
@@ -15,17 +18,38 @@ const CERTIFICATE: &str = "CERTIFICATE";
 const CRL: &str = "X509 CRL";
 
 /// A private key that is wiped when dropped.
-pub(crate) struct Key(PrivateKeyDer<'static>);
+pub(crate) struct Key {
+    label: KeyLabel,
+    der: Zeroizing<Vec<u8>>,
+}
 
-impl Key {
-    pub(crate) fn der(&self) -> &PrivateKeyDer<'static> {
-        &self.0
+/// Kinds of sections that hold a private key.
+#[derive(Clone, Copy)]
+enum KeyLabel {
+    Pkcs8,
+    Pkcs1,
+    Sec1,
+}
+
+impl KeyLabel {
+    const ALL: [Self; 3] = [Self::Pkcs8, Self::Pkcs1, Self::Sec1];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Pkcs8 => "PRIVATE KEY",
+            Self::Pkcs1 => "RSA PRIVATE KEY",
+            Self::Sec1 => "EC PRIVATE KEY",
+        }
     }
 }
 
-impl Drop for Key {
-    fn drop(&mut self) {
-        self.0.zeroize();
+impl Key {
+    pub(crate) fn der(&self) -> PrivateKeyDer<'_> {
+        match self.label {
+            KeyLabel::Pkcs8 => PrivatePkcs8KeyDer::from(self.der.as_slice()).into(),
+            KeyLabel::Pkcs1 => PrivatePkcs1KeyDer::from(self.der.as_slice()).into(),
+            KeyLabel::Sec1 => PrivateSec1KeyDer::from(self.der.as_slice()).into(),
+        }
     }
 }
 
@@ -46,22 +70,86 @@ pub(crate) fn revocation_lists(text: &[u8]) -> Result<Vec<CertificateRevocationL
     sections(text, Part::RevocationLists)
 }
 
-/// The first private key.
+/// The first private key. Not read by the library, whose buffers keep copies of it.
 pub(crate) fn private_key(text: &[u8]) -> Result<Key, MaterialError> {
     check_size(text, Part::Key)?;
-    PrivateKeyDer::from_pem_slice(text)
-        .map(Key)
-        .map_err(|error| MaterialError::NotPem { part: Part::Key, found: found(text, &error) })
+    key_section(text).map_err(|found| MaterialError::NotPem { part: Part::Key, found })
+}
+
+fn key_section(text: &[u8]) -> Result<Key, Found> {
+    const BEGIN: &[u8] = b"-----BEGIN ";
+    for at in memmem::find_iter(text, BEGIN) {
+        let begins_line = at == 0 || matches!(text[at - 1], b'\n' | b'\r');
+        let header = &text[at + BEGIN.len()..];
+        let labelled = KeyLabel::ALL.into_iter().find_map(|label| {
+            let rest = header.strip_prefix(label.as_str().as_bytes())?.strip_prefix(b"-----")?;
+            Some((label, rest))
+        });
+        let Some((label, rest)) = labelled.filter(|_| begins_line) else { continue };
+        let end = format!("-----END {}-----", label.as_str());
+        let length = memmem::find(rest, end.as_bytes()).ok_or(Found::Unterminated)?;
+        // The header ends its line.
+        let body = match rest[..length].iter().find(|byte| !matches!(byte, b' ' | b'\t')) {
+            Some(b'\n' | b'\r') => &rest[..length],
+            _ => return Err(Found::Unterminated),
+        };
+        return decode(body).map(|der| Key { label, der });
+    }
+    Err(match found(text, &pem::Error::NoItemsFound) {
+        // One of another kind.
+        Found::PrivateKey => Found::OtherSection,
+        found => found,
+    })
+}
+
+/// Decodes base64 with white space in buffers that have all their room from the start, and are wiped.
+fn decode(body: &[u8]) -> Result<Zeroizing<Vec<u8>>, Found> {
+    // A header of the old way to encrypt a key.
+    if memmem::find(body, b"ENCRYPTED").is_some() && body.contains(&b':') {
+        return Err(Found::EncryptedKey);
+    }
+    let mut symbols = Zeroizing::new(Vec::with_capacity(body.len()));
+    symbols.extend(body.iter().filter(|byte| !byte.is_ascii_whitespace()));
+    let room = data_encoding::BASE64.decode_len(symbols.len()).map_err(|_| Found::BrokenBase64)?;
+    let mut der = Zeroizing::new(vec![0; room]);
+    let length = data_encoding::BASE64.decode_mut(&symbols, &mut der).map_err(|_| Found::BrokenBase64)?;
+    der.truncate(length);
+    Ok(der)
 }
 
 fn sections<T: PemObject>(text: &[u8], part: Part) -> Result<Vec<T>, MaterialError> {
     check_size(text, part)?;
-    let all: Result<Vec<T>, pem::Error> = T::pem_slice_iter(text).collect();
+    let keyless = holds_key(text).then(|| without_keys(text));
+    let readable = keyless.as_ref().map_or(text, |keyless| keyless.as_slice());
+    let all: Result<Vec<T>, pem::Error> = T::pem_slice_iter(readable).collect();
     match all {
         Ok(all) if all.is_empty() => Err(MaterialError::NotPem { part, found: found(text, &pem::Error::NoItemsFound) }),
         Ok(all) => Ok(all),
         Err(error) => Err(MaterialError::NotPem { part, found: found(text, &error) }),
     }
+}
+
+/// Whether there is the header of a private key, wherever in the text.
+pub(crate) fn holds_key(text: &[u8]) -> bool {
+    memmem::find(text, KEY_END).is_some()
+}
+
+/// What all headers of private keys end in.
+const KEY_END: &[u8] = b"PRIVATE KEY-----";
+
+/// Cuts private keys out, so that the library does not read them: see [`private_key`].
+fn without_keys(text: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut kept = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut rest = text;
+    while let Some(header) = memmem::find(rest, KEY_END) {
+        let begin = memmem::rfind(&rest[..header], b"-----BEGIN ").unwrap_or(header);
+        kept.extend_from_slice(&rest[..begin]);
+        let body = &rest[header + KEY_END.len()..];
+        // One that has no end goes on to the text's.
+        rest = memmem::find(body, KEY_END).map_or(&[], |end| &body[end + KEY_END.len()..]);
+    }
+    kept.extend_from_slice(rest);
+    kept
 }
 
 /// What the bytes are, in words of ours: the library's error may quote them.
@@ -180,6 +268,47 @@ mod tests {
         check(b"-----BEGIN CERTIFICATE-----AAAA-----END CERTIFICATE-----", Found::Unterminated);
         check(b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n", Found::BrokenBase64);
         check(b"-----BEGIN TRUSTED CERTIFICATE-----\nAAAA\n-----END TRUSTED CERTIFICATE-----\n", Found::OtherSection);
+    }
+
+    #[test]
+    fn certificates_are_read_around_keys() {
+        let der = CertificateDer::from(vec![7; 100]);
+        let certificate = String::from_utf8(encode(std::slice::from_ref(&der)).as_slice().to_vec()).unwrap();
+        let key = "-----BEGIN EC PRIVATE KEY-----\nQUJD\n-----END EC PRIVATE KEY-----\n";
+        let check = |text: String, expected: usize| {
+            let read = certificates(text.as_bytes(), Part::Chain).unwrap();
+            assert_eq!(read, vec![der.clone(); expected], "{text}");
+            assert!(memmem::find(&without_keys(text.as_bytes()), b"QUJD").is_none());
+        };
+        check(format!("{key}{certificate}"), 1);
+        check(format!("{certificate}{key}{certificate}{key}"), 2);
+        check(format!("{certificate}-----BEGIN PRIVATE KEY-----\nQUJD\n"), 1);
+        assert_eq!(
+            certificates(key.as_bytes(), Part::Chain),
+            Err(MaterialError::NotPem { part: Part::Chain, found: Found::PrivateKey })
+        );
+    }
+
+    #[test]
+    fn a_key_is_found_among_other_sections_and_a_damaged_one_is_named() {
+        let check = |text: &str, expected: Result<&[u8], Found>| {
+            let read = private_key(text.as_bytes());
+            let expected = expected.map_err(|found| MaterialError::NotPem { part: Part::Key, found });
+            assert_eq!(read.as_ref().map(|key| key.der.as_slice()), expected.as_ref().copied(), "{text}");
+        };
+        let key = "-----BEGIN PRIVATE KEY-----\r\nQU\r\nJD\r\n-----END PRIVATE KEY-----\r\n";
+        check(key, Ok(b"ABC"));
+        check(&format!("words\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n{key}"), Ok(b"ABC"));
+        check(&key.replace("PRIVATE", "EC PRIVATE"), Ok(b"ABC"));
+        check(&key.replace("PRIVATE", "RSA PRIVATE"), Ok(b"ABC"));
+        check(&key.replace("PRIVATE", "DSA PRIVATE"), Err(Found::OtherSection));
+        check(&key.replace("PRIVATE", "ENCRYPTED PRIVATE"), Err(Found::EncryptedKey));
+        check(&key.replace("QU", "Proc-Type: 4,ENCRYPTED\n\nQU"), Err(Found::EncryptedKey));
+        check(&key.replace("\r\n", " "), Err(Found::Unterminated));
+        check(&key.replace("END", "end"), Err(Found::Unterminated));
+        check(&key.replace("QU", "Q!"), Err(Found::BrokenBase64));
+        check(&key.replace("QU", "Q"), Err(Found::BrokenBase64));
+        check(&format!("  {key}"), Err(Found::OtherSection));
     }
 
     #[test]

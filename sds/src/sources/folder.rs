@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use memchr::memmem;
 use tidegate_core::{Code, Diagnostic, Level, Origin, SecretBytes};
 
 use super::files::place;
@@ -16,7 +15,7 @@ use super::read::ReadError;
 use super::units::{RETRY, Unit, Units};
 use super::watch::{Look, Watch};
 use crate::offer::{Offer, Payload};
-use crate::{SecretStore, SourceKind};
+use crate::{SecretStore, SourceKind, pem};
 
 /// Files that are looked at in all folders together.
 const MAX_FILES: usize = 200_000;
@@ -303,7 +302,8 @@ impl Unit for FolderUnit {
         // Certificate and key in one file.
         if has("tls.crt")
             && !has("tls.key")
-            && let Some(both) = entries.iter().find(|entry| &*entry.name == "tls.crt" && holds_key(&entry.bytes))
+            && let Some(both) =
+                entries.iter().find(|entry| &*entry.name == "tls.crt" && pem::holds_key(entry.bytes.as_slice()))
         {
             let key = Entry { name: "tls.key".into(), ..both.clone() };
             entries.push(key);
@@ -325,8 +325,4 @@ impl Unit for FolderUnit {
         }
         offers
     }
-}
-
-fn holds_key(text: &SecretBytes) -> bool {
-    memmem::find(text.as_slice(), b"PRIVATE KEY-----").is_some()
 }
