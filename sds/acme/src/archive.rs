@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio_util::task::TaskTracker;
 
 use crate::failure::Failure;
 use crate::state::{Record, Shelf, StateDirectory, StateError};
@@ -18,11 +19,13 @@ pub(crate) struct Archive {
     root: PathBuf,
     directory: OnceLock<StateDirectory>,
     damages: Mutex<Vec<String>>,
+    /// Work on the disk, which goes on when whoever wanted it is cancelled.
+    works: TaskTracker,
 }
 
 impl Archive {
     pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root, directory: OnceLock::new(), damages: Mutex::default() }
+        Self { root, directory: OnceLock::new(), damages: Mutex::default(), works: TaskTracker::new() }
     }
 
     /// What was found damaged since the start, in words.
@@ -74,10 +77,16 @@ impl Archive {
         F: FnOnce(&Archive) -> Result<T, StateError> + Send + 'static,
     {
         let archive = self.clone();
-        match tokio::task::spawn_blocking(move || work(&archive)).await {
+        match self.works.spawn_blocking(move || work(&archive)).await {
             Ok(result) => Ok(result?),
             Err(error) => Err(Failure::internal(format!("reading or writing state: {error}"))),
         }
+    }
+
+    /// Waits for the end of what is being read and written.
+    pub(crate) async fn rest(&self) {
+        self.works.close();
+        self.works.wait().await;
     }
 
     pub(crate) fn directory(&self) -> Result<&StateDirectory, StateError> {

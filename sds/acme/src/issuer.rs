@@ -190,6 +190,7 @@ impl Owner {
         }
         // Each is cancelled where it waits, and closes its challenges.
         self.jobs.shutdown().await;
+        self.archive.rest().await;
     }
 
     fn now(&self) -> SystemTime {
