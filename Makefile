@@ -8,7 +8,9 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 COMPARE_ARGS ?=
 
-.PHONY: demo test soak bench compare lint fmt peers help
+REL_ARGS ?= list
+
+.PHONY: demo test soak bench compare rel lint fmt peers help
 
 help:
 	@echo 'make demo    build, and run a Bookinfo-like application behind the gateway'
@@ -16,6 +18,7 @@ help:
 	@echo 'make soak    the reload and crash tests at full size (about 15 minutes)'
 	@echo 'make bench   scale and cost figures of a release build, as tables'
 	@echo 'make compare  side by side with Envoy, HAProxy and nginx; tables in target/compare (about 20 minutes)'
+	@echo 'make rel     one fault, one line of JSON: make rel REL_ARGS="reload --quick"; REL_ARGS=list names them'
 	@echo 'make lint    rustfmt, clippy, and cargo-deny if it is installed'
 
 # The `quick` profile is the release code without the long link.
@@ -48,6 +51,10 @@ compare:
 	@sh tests/setup.sh build compare
 	$(BUILD) --release -p tidegate
 	TIDEGATE_BIN=$(CURDIR)/target/release/tidegate $(CARGO) bench --locked -p tidegate-tests --bench compare -- $(COMPARE_ARGS)
+
+rel: peers
+	$(BUILD) --profile quick -p tidegate
+	TIDEGATE_BIN=$(CURDIR)/target/quick/tidegate $(CARGO) run --locked -q -p tidegate-tests --bin rel -- $(REL_ARGS)
 
 lint:
 	$(CARGO) fmt --all -- --check

@@ -10,11 +10,11 @@ pub fn pin(pid: u32, cores: &str) {
     let _ = Command::new("taskset").args(["-a", "-c", "-p", cores, &pid.to_string()]).output();
 }
 
-/// Resident memory of a process in KiB.
+/// Resident memory of a process in KiB; 0 if it has ended.
 pub fn memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or_default()
 }
 
 /// CPU time of all processes that the machine ran, by all.

@@ -213,7 +213,8 @@ impl Proxy {
 
     /// Kills the process and all that it started, and waits for its end.
     pub fn kill(&mut self) {
-        let _ = Command::new("kill").args(["-s", "KILL", "--", &format!("-{}", self.pid())]).status();
+        let _ =
+            Command::new("kill").args(["-s", "KILL", "--", &format!("-{}", self.pid())]).stderr(Stdio::null()).status();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
