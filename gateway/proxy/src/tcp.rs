@@ -18,7 +18,7 @@ use tidegate_snapshot::{ClusterRef, TcpProxy};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
-use self::tunnel::{End, Tunnel};
+use self::tunnel::{End, Progress, Tunnel};
 use crate::app::HttpApp;
 use crate::connection::Connection;
 use crate::failure::plain;
@@ -50,9 +50,10 @@ pub(crate) async fn proxy(
     let mut session = Session::new(connection, published, filter, app.shared().clone());
     let Some(mut upstream) = session.connect(filter).await else { return };
     let early = std::mem::take(&mut client.read);
-    let tunnel = Tunnel::new(&mut client.io, &mut *upstream, early.to_vec(), filter.idle_timeout);
+    let progress = session.progress.clone();
+    let tunnel = Tunnel::new(&mut client.io, &mut *upstream, early.to_vec(), filter.idle_timeout, &progress);
     drop(early);
-    let end = tunnel.run(|received, sent| session.moved(received, sent)).await;
+    let end = tunnel.run(|| session.report()).await;
     session.finish(end);
 }
 
@@ -71,8 +72,10 @@ struct Session<'a> {
     /// Set, with the next, once there is a connection to a host.
     open: Option<ConnectionGuard>,
     counters: Option<Arc<TcpCounters>>,
-    received: u64,
-    sent: u64,
+    /// What has moved.
+    progress: Arc<Progress>,
+    /// What of it the metrics know: received, sent.
+    reported: (u64, u64),
     flags: ResponseFlags,
     transport_failure: Option<Cow<'static, str>>,
     termination_details: Option<&'static str>,
@@ -96,8 +99,8 @@ impl<'a> Session<'a> {
             upstream_address: None,
             open: None,
             counters: None,
-            received: 0,
-            sent: 0,
+            progress: Arc::default(),
+            reported: (0, 0),
             flags: ResponseFlags::NONE,
             transport_failure: None,
             termination_details: None,
@@ -183,13 +186,13 @@ impl<'a> Session<'a> {
         None
     }
 
-    /// Bytes since the last call.
-    fn moved(&mut self, received: u64, sent: u64) {
-        self.received += received;
-        self.sent += sent;
+    /// Tells the metrics what has moved since the last call.
+    fn report(&mut self) {
+        let (received, sent) = self.progress.get();
         if let Some(counters) = &self.counters {
-            counters.moved(received, sent);
+            counters.moved(received - self.reported.0, sent - self.reported.1);
         }
+        self.reported = (received, sent);
     }
 
     fn finish(&mut self, end: End) {
@@ -214,6 +217,7 @@ impl Drop for Session<'_> {
             // Cut: the gateway stops.
             self.flags |= ResponseFlags::LOCAL_RESET;
         }
+        self.report();
         let last = self.shared.metrics.tcp(self.destination(), self.flags);
         if self.counters.is_none() {
             // What never reached a host is told all at once.
@@ -227,8 +231,7 @@ impl Drop for Session<'_> {
         facts.flags = self.flags;
         facts.connection_termination_details = self.termination_details;
         facts.upstream_transport_failure_reason = self.transport_failure.as_deref();
-        facts.bytes_received = self.received;
-        facts.bytes_sent = self.sent;
+        (facts.bytes_received, facts.bytes_sent) = self.reported;
         facts.duration = Some(self.started.elapsed());
         facts.upstream_host = self.picked.as_ref().map(|host| host.address());
         facts.upstream_cluster = self.cluster_name.as_deref();

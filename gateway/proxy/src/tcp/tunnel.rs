@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -37,6 +38,26 @@ pub(super) struct Tunnel<'a, C: ?Sized, U: ?Sized> {
     up: Direction,
     down: Direction,
     idle_timeout: Duration,
+    progress: &'a Progress,
+}
+
+/// What a tunnel has carried so far; known also when the tunnel is dropped in the middle.
+#[derive(Default, Debug)]
+pub(super) struct Progress {
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Progress {
+    /// Received from the client, sent to the client.
+    pub(super) fn get(&self) -> (u64, u64) {
+        (self.received.load(Relaxed), self.sent.load(Relaxed))
+    }
+
+    fn set(&self, (received, sent): (u64, u64)) {
+        self.received.store(received, Relaxed);
+        self.sent.store(sent, Relaxed);
+    }
 }
 
 /// What has gone one way.
@@ -66,24 +87,30 @@ where
     U: AsyncRead + AsyncWrite + Unpin + ?Sized,
 {
     /// `early` was read of the client already. Without a timeout a tunnel in which nothing moves never ends.
-    pub(super) fn new(client: &'a mut C, upstream: &'a mut U, early: Vec<u8>, idle_timeout: Option<Duration>) -> Self {
+    pub(super) fn new(
+        client: &'a mut C,
+        upstream: &'a mut U,
+        early: Vec<u8>,
+        idle_timeout: Option<Duration>,
+        progress: &'a Progress,
+    ) -> Self {
         let up = Direction { read_bytes: early.len() as u64, pending: early, ..Direction::default() };
         let idle_timeout = idle_timeout.unwrap_or(NEVER).min(NEVER);
-        Self { client, upstream, up, down: Direction::default(), idle_timeout }
+        Self { client, upstream, up, down: Direction::default(), idle_timeout, progress }
     }
 
-    /// Passes bytes on until the tunnel is over. Tells `report` how many were received from and sent to the client since
-    /// it was last told, some seconds after they moved and at the end.
-    pub(super) async fn run(mut self, mut report: impl FnMut(u64, u64)) -> End {
+    /// Passes bytes on until the tunnel is over. Calls `report` some seconds after something moved, again and again.
+    pub(super) async fn run(mut self, mut report: impl FnMut()) -> End {
         let mut moved_at = Instant::now();
         let mut idle = pin!(sleep_until(moved_at + self.idle_timeout));
         let mut reporting = pin!(sleep_until(moved_at));
-        let (mut seen, mut reported, mut is_due) = ((0, 0), (0, 0), false);
-        let end = poll_fn(|cx| {
+        let (mut seen, mut is_due) = ((0, 0), false);
+        poll_fn(|cx| {
             let polled = self.poll(cx);
             let bytes = self.bytes();
             if bytes != seen {
                 seen = bytes;
+                self.progress.set(bytes);
                 moved_at = Instant::now();
                 if !is_due {
                     is_due = true;
@@ -97,8 +124,7 @@ where
             }
             if is_due && reporting.as_mut().poll(cx).is_ready() {
                 is_due = false;
-                report(seen.0 - reported.0, seen.1 - reported.1);
-                reported = seen;
+                report();
             }
             while idle.as_mut().poll(cx).is_ready() {
                 let end = moved_at + self.idle_timeout;
@@ -109,10 +135,7 @@ where
             }
             Poll::Pending
         })
-        .await;
-        let (received, sent) = self.bytes();
-        report(received - reported.0, sent - reported.1);
-        end
+        .await
     }
 
     /// Received from the client, sent to the client.
@@ -211,5 +234,123 @@ impl Direction {
             self.needs_flush = false;
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// A tunnel whose ends are pipes that hold `room` bytes.
+    struct Ends {
+        client: DuplexStream,
+        upstream: DuplexStream,
+        progress: Arc<Progress>,
+        reports: Arc<Mutex<Vec<(u64, u64)>>>,
+        end: JoinHandle<End>,
+    }
+
+    fn join(room: usize, early: &[u8], idle: Option<Duration>) -> Ends {
+        let (client, mut near) = duplex(room);
+        let (upstream, mut far) = duplex(room);
+        let reports = Arc::<Mutex<Vec<(u64, u64)>>>::default();
+        let progress = Arc::<Progress>::default();
+        let (told, early, shared) = (reports.clone(), early.to_vec(), progress.clone());
+        let end = tokio::spawn(async move {
+            let tunnel = Tunnel::new(&mut near, &mut far, early, idle, &shared);
+            tunnel.run(|| told.lock().push(shared.get())).await
+        });
+        Ends { client, upstream, progress, reports, end }
+    }
+
+    #[tokio::test]
+    async fn every_byte_passes_whatever_the_room() {
+        for room in [1, 7, CHUNK - 1, CHUNK, 100_000] {
+            let mut ends = join(room, b"early ", None);
+            let sent: Vec<u8> = (0..300_000u32).map(|at| (at % 253) as u8).collect();
+            let upstream = tokio::spawn({
+                let expected = [b"early ".as_slice(), &sent].concat();
+                async move {
+                    let mut all = Vec::new();
+                    ends.upstream.read_to_end(&mut all).await.unwrap();
+                    assert!(all == expected);
+                    ends.upstream.write_all(&all).await.unwrap();
+                }
+            });
+            let (mut read, mut write) = tokio::io::split(ends.client);
+            let said = sent.clone();
+            tokio::spawn(async move {
+                write.write_all(&said).await.unwrap();
+                write.shutdown().await.unwrap();
+            });
+            let mut back = Vec::new();
+            read.read_to_end(&mut back).await.unwrap();
+            upstream.await.unwrap();
+            assert!(back.len() == sent.len() + 6 && back.ends_with(&sent), "{room}");
+            assert_eq!(ends.end.await.unwrap(), End::Complete);
+            assert_eq!(ends.progress.get(), (300_006, 300_006));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_moved_is_reported_while_the_tunnel_lives() {
+        let mut ends = join(1024, b"", None);
+        for round in 1..=3 {
+            ends.client.write_all(b"abc").await.unwrap();
+            let mut got = [0; 3];
+            ends.upstream.read_exact(&mut got).await.unwrap();
+            sleep(REPORT - Duration::from_millis(1)).await;
+            assert_eq!(ends.reports.lock().len(), round - 1);
+            sleep(Duration::from_millis(2)).await;
+            assert_eq!(ends.reports.lock().last(), Some(&(3 * round as u64, 0)));
+        }
+        // Nothing moves, nothing is told.
+        sleep(10 * REPORT).await;
+        assert_eq!(ends.reports.lock().len(), 3);
+        ends.client.write_all(b"de").await.unwrap();
+        drop(ends.client);
+        ends.upstream.read_to_end(&mut Vec::new()).await.unwrap();
+        drop(ends.upstream);
+        ends.end.await.unwrap();
+        assert_eq!(ends.progress.get().0, 11);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_idle_time_begins_anew_with_every_byte() {
+        let idle = Duration::from_secs(60);
+        let mut ends = join(1024, b"", Some(idle));
+        let start = Instant::now();
+        for _ in 0..3 {
+            sleep(idle - Duration::from_secs(1)).await;
+            ends.upstream.write_all(b"x").await.unwrap();
+            ends.client.read_u8().await.unwrap();
+        }
+        assert_eq!(ends.end.await.unwrap(), End::Idle);
+        let took = start.elapsed();
+        assert!(took >= 4 * idle - Duration::from_secs(3) && took < 4 * idle, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_tunnel_is_idle_too() {
+        let mut ends = join(1024, b"", Some(Duration::from_secs(60)));
+        ends.client.shutdown().await.unwrap();
+        assert_eq!(ends.upstream.read(&mut [0; 1]).await.unwrap(), 0);
+        assert_eq!(ends.end.await.unwrap(), End::Idle);
+    }
+
+    #[tokio::test]
+    async fn a_side_that_takes_nothing_more_ends_the_tunnel() {
+        let mut ends = join(16, b"", None);
+        drop(ends.upstream);
+        // Fails at some byte, since nobody reads.
+        while ends.client.write_all(&[0; 64]).await.is_ok() {}
+        assert_eq!(ends.end.await.unwrap(), End::Reset);
     }
 }

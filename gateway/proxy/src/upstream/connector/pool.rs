@@ -128,3 +128,105 @@ async fn watch(pool: Weak<Http2Pool>, key: Arc<PoolKey>, pooled: Weak<Pooled>, i
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::connectors::http::v2::{H2HandshakeSettings, handshake};
+    use rustls::pki_types::ServerName;
+    use tidegate_snapshot::EndpointAddress;
+    use tokio::io::duplex;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(55);
+
+    fn key(trust: u64) -> Arc<PoolKey> {
+        Arc::new(PoolKey {
+            address: EndpointAddress::Socket(([127, 0, 0, 1], 443).into()),
+            trust,
+            server_name: ServerName::try_from("a.com").unwrap(),
+            http2: true,
+        })
+    }
+
+    /// A connection with room for two streams, and a task that ends with it.
+    async fn connect() -> (ConnectionRef, JoinHandle<()>) {
+        let (near, far) = duplex(64 * 1024);
+        let server = tokio::spawn(async move {
+            let mut connection = h2::server::handshake(far).await.unwrap();
+            while connection.accept().await.is_some() {}
+        });
+        let mut settings = H2HandshakeSettings::new();
+        settings.max_streams = 2;
+        (handshake(Box::new(near), settings).await.unwrap(), server)
+    }
+
+    fn count(pool: &Http2Pool) -> usize {
+        let connections = pool.connections.lock();
+        assert_eq!(connections.count, connections.by_key.values().map(SmallVec::len).sum::<usize>());
+        connections.count
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_serves_its_own_key_while_it_has_room_and_closes_when_idle() {
+        let pool = Arc::new(Http2Pool::new(10, IDLE));
+        let (connection, server) = connect().await;
+        let first = connection.spawn_stream().await.unwrap().unwrap();
+        let lease = Http2Pool::insert(&pool, key(1), connection);
+        assert!(pool.checkout(&key(2)).await.is_none(), "other trust");
+        let second = pool.checkout(&key(1)).await.unwrap();
+        assert!(pool.checkout(&key(1)).await.is_none(), "full");
+        tokio::time::sleep(3 * IDLE).await;
+        assert_eq!(count(&pool), 1, "in use");
+        drop((first, lease));
+        drop(second);
+        tokio::time::sleep(IDLE - Duration::from_secs(1)).await;
+        drop(pool.checkout(&key(1)).await.unwrap());
+        tokio::time::sleep(IDLE - Duration::from_secs(1)).await;
+        assert_eq!(count(&pool), 1, "used a while ago");
+        server.await.unwrap();
+        assert_eq!(count(&pool), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_connection_makes_room() {
+        let pool = Arc::new(Http2Pool::new(2, IDLE));
+        let mut servers = Vec::new();
+        for trust in 0..3 {
+            let (connection, server) = connect().await;
+            drop(connection.spawn_stream().await.unwrap());
+            drop(Http2Pool::insert(&pool, key(trust), connection));
+            servers.push(server);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(count(&pool), 2);
+        assert!(pool.checkout(&key(0)).await.is_none());
+        servers.remove(0).await.unwrap();
+        let held = (pool.checkout(&key(1)).await.unwrap(), pool.checkout(&key(2)).await.unwrap());
+        // All are in use: one more is not kept, and serves who opened it.
+        let (connection, server) = connect().await;
+        let stream = connection.spawn_stream().await.unwrap().unwrap();
+        let lease = Http2Pool::insert(&pool, key(3), connection);
+        assert_eq!(count(&pool), 2);
+        assert!(pool.checkout(&key(3)).await.is_none());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop((stream, lease));
+        server.await.unwrap();
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_closed_is_forgotten() {
+        let pool = Arc::new(Http2Pool::new(2, IDLE));
+        let (connection, server) = connect().await;
+        let stream = connection.spawn_stream().await.unwrap().unwrap();
+        let lease = Http2Pool::insert(&pool, key(1), connection);
+        drop((stream, lease));
+        server.abort();
+        while pool.checkout(&key(1)).await.is_some() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(count(&pool), 0);
+    }
+}

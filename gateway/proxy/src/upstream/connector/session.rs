@@ -15,7 +15,7 @@ use pingora_core::protocols::http::v2::client::Http2Session as Inner;
 use pingora_core::protocols::http::v2::write_body;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::{Digest, UniqueIDType};
-use pingora_error::{ErrorType, OrErr, Result};
+use pingora_error::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::pool::Lease;
@@ -95,6 +95,10 @@ impl Session for Http2Session {
     }
 
     async fn read_response_header(&mut self) -> Result<()> {
+        if self.stream.response_header().is_some() {
+            // The library keeps interim answers to itself, and Pingora's stream can read one head only.
+            return Error::e_explain(ErrorType::InvalidH2, "an answer has a second head");
+        }
         self.stream.read_response_header().await
     }
 
