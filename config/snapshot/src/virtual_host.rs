@@ -127,8 +127,12 @@ pub struct RouteTable {
     /// `http.80`, `https.443.<port name>.<gateway>.<namespace>`.
     pub name: String,
     virtual_hosts: Vec<Arc<VirtualHost>>,
-    hosts: HostIndex,
+    /// None for a table of few domains: ten thousand servers with one host each need no tables of tables.
+    hosts: Option<Box<HostIndex>>,
 }
+
+/// Up to this many domains are compared one by one.
+const SCANNED_DOMAINS: usize = 4;
 
 /// Virtual host numbers by domain.
 #[derive(Clone, Debug, Default)]
@@ -139,25 +143,47 @@ struct HostIndex {
     any: Option<u32>,
 }
 
-impl RouteTable {
-    /// A table of virtual hosts; of several with the same domain the first has it.
-    pub fn new(name: String, virtual_hosts: Vec<Arc<VirtualHost>>) -> Self {
-        let mut hosts = HostIndex::default();
-        for (number, virtual_host) in (0u32..).zip(&virtual_hosts) {
+impl HostIndex {
+    fn new(virtual_hosts: &[Arc<VirtualHost>]) -> Self {
+        let mut index = Self::default();
+        for (number, virtual_host) in (0u32..).zip(virtual_hosts) {
             for domain in &virtual_host.domains {
                 match domain.wildcard_suffix() {
                     Some("") => {
-                        hosts.any.get_or_insert(number);
+                        index.any.get_or_insert(number);
                     }
                     Some(suffix) => {
-                        hosts.suffixes.entry(suffix.into()).or_insert(number);
+                        index.suffixes.entry(suffix.into()).or_insert(number);
                     }
                     None => {
-                        hosts.exact.entry(domain.as_str().into()).or_insert(number);
+                        index.exact.entry(domain.as_str().into()).or_insert(number);
                     }
                 }
             }
         }
+        index
+    }
+
+    fn find(&self, name: &str) -> Option<u32> {
+        if let Some(number) = self.exact.get(name) {
+            return Some(*number);
+        }
+        if !self.suffixes.is_empty() {
+            // A suffix never is the whole name: `*.foo.com` does not match `.foo.com`.
+            let mut dots = name.match_indices('.').filter(|(at, _)| *at > 0);
+            if let Some(number) = dots.find_map(|(at, _)| self.suffixes.get(&name[at..])) {
+                return Some(*number);
+            }
+        }
+        self.any
+    }
+}
+
+impl RouteTable {
+    /// A table of virtual hosts; of several with the same domain the first has it.
+    pub fn new(name: String, virtual_hosts: Vec<Arc<VirtualHost>>) -> Self {
+        let domains: usize = virtual_hosts.iter().map(|host| host.domains.len()).sum();
+        let hosts = (domains > SCANNED_DOMAINS).then(|| Box::new(HostIndex::new(&virtual_hosts)));
         Self { name, virtual_hosts, hosts }
     }
 
@@ -177,21 +203,13 @@ impl RouteTable {
     }
 
     fn select_folded(&self, name: &str) -> Option<&Arc<VirtualHost>> {
-        let number = self
-            .hosts
-            .exact
-            .get(name)
-            .or_else(|| {
-                if self.hosts.suffixes.is_empty() {
-                    return None;
-                }
-                // A suffix never is the whole name: `*.foo.com` does not match `.foo.com`.
-                name.match_indices('.')
-                    .filter(|(at, _)| *at > 0)
-                    .find_map(|(at, _)| self.hosts.suffixes.get(&name[at..]))
-            })
-            .or(self.hosts.any.as_ref())?;
-        self.virtual_hosts.get(*number as usize)
+        if let Some(hosts) = &self.hosts {
+            return self.virtual_hosts.get(hosts.find(name)? as usize);
+        }
+        // Domains sort by how specific they are; of equal ones the first is taken.
+        let domains = self.virtual_hosts.iter().flat_map(|host| host.domains.iter().map(move |domain| (domain, host)));
+        let matches = |domain: &Host| domain.is_catch_all() || domain.matches(name);
+        domains.filter(|(domain, _)| matches(domain)).min_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, host)| host)
     }
 }
 
@@ -307,6 +325,31 @@ mod tests {
                 ("127.0.0.1", "127.0.0.1"),
             ] {
                 assert_eq!(table.select_virtual_host(name).map(|h| h.name.as_str()), Some(expected), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_table_selects_what_an_index_selects() {
+        let pool = ["*", "*.com", "*.foo.com", "a.foo.com", "foo.com", "*.a.foo.com", "x"];
+        let names = ["a.foo.com", "b.foo.com", "b.a.foo.com", "foo.com", ".foo.com", ".com", "com", "x", "y", ""];
+        for first in pool {
+            for second in pool {
+                for third in pool {
+                    let hosts = [[first, second], [third, first]];
+                    let made = hosts.iter().zip(["one", "two"]).map(|(domains, name)| {
+                        let domains = domains.iter().map(|domain| Host::new_unchecked(domain)).collect();
+                        Arc::new(VirtualHost::new(name.to_owned(), domains, Vec::new()))
+                    });
+                    let table = RouteTable::new("http.80".into(), made.collect());
+                    assert!(table.hosts.is_none());
+                    let index = HostIndex::new(table.virtual_hosts());
+                    for name in names {
+                        let scanned = table.select_virtual_host(name).map(|host| host.name.as_str());
+                        let found = index.find(name).map(|at| table.virtual_hosts()[at as usize].name.as_str());
+                        assert_eq!(scanned, found, "{name} in {hosts:?}");
+                    }
+                }
             }
         }
     }
