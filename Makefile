@@ -10,11 +10,12 @@ COMPARE_ARGS ?=
 
 REL_ARGS ?= list
 
-.PHONY: demo test soak bench compare rel lint fmt peers help
+.PHONY: demo test acme soak bench compare rel lint fmt peers help
 
 help:
 	@echo 'make demo    build, and run a Bookinfo-like application behind the gateway'
 	@echo 'make test    all tests (installs their peers first)'
+	@echo 'make acme    issue and renew certificates under every fault that pebble injects (about 8 minutes)'
 	@echo 'make soak    the reload and crash tests at full size (about 15 minutes)'
 	@echo 'make bench   scale and cost figures of a release build, as tables'
 	@echo 'make compare  side by side with Envoy, HAProxy and nginx; tables in target/compare (about 20 minutes)'
@@ -34,6 +35,10 @@ test: peers
 
 peers:
 	@sh tests/setup.sh build test
+
+# The matrix of faults of which `make test` runs a few corners.
+acme: peers
+	TIDEGATE_ACME_MATRIX=1 $(CARGO) test --locked -p tidegate-acme --test pebble -- --nocapture
 
 # The same tests as in `make test`, at the sizes of the acceptance list.
 soak: peers
