@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde_json::json;
 use tidegate_admin::SecretStatus;
@@ -166,10 +166,13 @@ impl Secrets {
 
     fn take(&self, inner: &mut Inner, set: &ResourceSet) {
         inner.taken = true;
+        let started = Instant::now();
         let changes = inner.documents.update(set);
+        let (offers, gone) = (changes.offers.len(), changes.gone.len());
         // What is wrong is asked of the store when it is told.
         drop(self.store.offer(changes.offers));
         self.store.withdraw_from(SourceKind::Kubernetes, &changes.gone);
+        tracing::debug!(offers, gone, took = ?started.elapsed(), "secrets of objects offered");
         if let Some(sources) = &mut inner.sources {
             sources.issue(set);
         }

@@ -22,7 +22,7 @@ pub(crate) struct ReadArgs {
     #[arg(value_delimiter = ',', value_parser = label)]
     #[arg(default_values = ["istio=ingressgateway", "app=istio-ingressgateway"])]
     labels: Vec<(String, String)>,
-    /// Namespace that the gateway itself runs in: `exportTo` is judged from there.
+    /// Namespace that the gateway itself runs in: `exportTo` is judged from there, `credentialName` looked up there.
     #[arg(long, value_name = "NAMESPACE", env = "TIDEGATE_NAMESPACE", hide_env_values = true)]
     #[arg(default_value = "istio-system", value_parser = namespace)]
     namespace: String,

@@ -63,7 +63,7 @@ pub(crate) struct RunArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Servers for operators (IP:PORT, a port, or none)")]
 pub(crate) struct ServerArgs {
-    /// Envoy-shaped admin: /config_dump, /clusters, /stats, /logging, /explain.
+    /// Envoy-shaped admin: /config_dump, /clusters, /certs, /stats, /logging, /explain.
     #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_ADMIN_ADDRESS", hide_env_values = true)]
     #[arg(default_value = "127.0.0.1:15000", value_parser = server_address, visible_alias = "admin-port")]
     pub(crate) admin_address: ServerAddress,
@@ -237,6 +237,28 @@ mod tests {
         assert_eq!(options.stats_address, None);
         assert_eq!(options.drain_delay, Duration::ZERO);
         assert_eq!(options.read.access_log, Some(AccessLogOverride { path: "/dev/stdout".into(), json: true }));
+    }
+
+    #[test]
+    fn secrets_have_sources_and_takers() {
+        let options = parse(&[
+            "--config=a",
+            "--secrets=pairs",
+            "--secrets=more",
+            "--sds-provider=vault=unix:///run/sds.sock",
+            "--sds-address=127.0.0.1:0",
+            "--sds-alias=web=kubernetes://istio-system/web",
+        ])
+        .unwrap();
+        assert_eq!(options.sources.folders, ["pairs", "more"].map(PathBuf::from));
+        assert_eq!(options.sources.providers[0].name, "vault");
+        let server = options.sds_server.unwrap();
+        assert!(server.unix.is_none() && server.tcp.is_some() && server.aliases.contains_key("web"));
+        // What is for a server is wrong without one.
+        assert!(parse(&["--config=a", "--sds-alias=web=kubernetes://istio-system/web"]).is_err());
+        assert!(parse(&["--config=a", "--sds-authorization=rules"]).is_err());
+        assert!(parse(&["--config=a", "--sds-socket=s", "--sds-certificate=c"]).is_err());
+        assert!(parse(&["--config=a"]).unwrap().sds_server.is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use tidegate_core::SecretName;
 use tidegate_sds_wire::{
     Authorization, ClientTls, ProviderOptions, ServerOptions, TcpOptions, TcpSecurity, UnixOptions,
@@ -15,6 +15,7 @@ use crate::secrets::SourceOptions;
 /// Sources of secrets, and the SDS server.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Secrets (beside those of the configuration)")]
+#[command(group(ArgGroup::new("sds_server").multiple(true).args(["sds_socket", "sds_address"])))]
 pub(super) struct SecretArgs {
     /// Folder of PEM files, watched; repeatable. web.crt and web.key are kubernetes://<namespace>/web.
     ///
@@ -51,10 +52,11 @@ pub(super) struct SecretArgs {
     /// (Unix socket), spiffe://.., uri:.. or dns:.. (client certificate), or any; names may have stars. Without the file
     /// the user that runs this gateway may read everything through the Unix socket, and nobody else anything.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_SDS_AUTHORIZATION", hide_env_values = true)]
+    #[arg(requires = "sds_server")]
     sds_authorization: Option<PathBuf>,
     /// Another name for a secret, for SDS clients; repeatable. It grants nothing by itself.
     #[arg(long = "sds-alias", value_name = "ALIAS=SECRET", env = "TIDEGATE_SDS_ALIAS", hide_env_values = true)]
-    #[arg(value_delimiter = ',', value_parser = alias)]
+    #[arg(value_delimiter = ',', value_parser = alias, requires = "sds_server")]
     aliases: Vec<(String, SecretName)>,
 }
 

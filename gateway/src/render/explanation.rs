@@ -145,10 +145,42 @@ struct Cluster {
     found: bool,
     endpoints: Vec<Endpoint>,
     configured_at: Vec<Place>,
+    tls: Option<ClientTls>,
     #[serde(default)]
     request_headers: HeaderOperations,
     #[serde(default)]
     response_headers: HeaderOperations,
+}
+
+#[derive(Debug, Deserialize)]
+struct ClientTls {
+    server_name: Option<String>,
+    authorities: Option<Secret>,
+    #[serde(default)]
+    subject_alt_names: Vec<String>,
+    certificate: Option<Secret>,
+}
+
+impl ClientTls {
+    /// One line of its parts.
+    fn shown(&self, paint: Paint) -> String {
+        let mut parts = Vec::new();
+        parts.push(match &self.server_name {
+            Some(name) => format!("server name {}", printable(name)),
+            None => "server name of the Host".to_owned(),
+        });
+        parts.push(match &self.authorities {
+            Some(authorities) => format!("verified by {}", secret(authorities, paint)),
+            None => paint.error("not verified"),
+        });
+        if !self.subject_alt_names.is_empty() {
+            parts.push(format!("for {}", printable(&self.subject_alt_names.join(" or "))));
+        }
+        if let Some(certificate) = &self.certificate {
+            parts.push(format!("as {}", secret(certificate, paint)));
+        }
+        parts.join(", ")
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -412,6 +444,14 @@ fn write_cluster(out: &mut String, cluster: &Cluster, paint: Paint) {
     for place in &cluster.configured_at {
         let object = paint.faint(&printable(&place.object));
         table.row([object, String::new(), String::new(), paint_origin(&place.origin, paint)]);
+    }
+    if let Some(tls) = &cluster.tls {
+        table.row([
+            format!("{} {}", paint.label("TLS"), tls.shown(paint)),
+            String::new(),
+            String::new(),
+            String::new(),
+        ]);
     }
     if !cluster.found {
         let verdict = paint.error("503 NC: no such service, port or subset");
