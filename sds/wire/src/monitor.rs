@@ -50,7 +50,7 @@ pub struct StreamStatus {
     pub responses: u64,
     pub acks: u64,
     pub nacks: u64,
-    /// The names, if they were asked for.
+    /// Its names, sorted.
     pub resources: Vec<ResourceStatus>,
 }
 

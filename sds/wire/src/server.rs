@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::connection::Peer;
 use self::connection::{Acceptor, Connection};
 use self::unix::UnixSocket;
-use crate::authorization::Authorization;
+use crate::authorization::{Authorization, Who};
 use crate::monitor::Monitor;
 use crate::service::{Context, Service};
 use crate::tls::ServerIdentity;
@@ -91,8 +91,9 @@ pub enum TcpSecurity {
         /// Tried in order, the first that holds a certificate is shown.
         certificate: Vec<SecretName>,
         /// Authorities for client certificates, tried in order: clients must show one that verifies, and its names are
-        /// their identity. While none of the names holds authorities, handshakes fail. Empty: clients are not asked,
-        /// and are anonymous.
+        /// their identity. While none of the names holds authorities, handshakes fail. When other authorities or
+        /// revocation lists come, the clients from before are cut off and must prove themselves anew. Empty: clients
+        /// are not asked, and are anonymous.
         client_authorities: Vec<SecretName>,
     },
 }
@@ -170,7 +171,7 @@ pub struct ServeError(#[from] tonic::transport::Error);
 #[derive(Debug)]
 pub struct SdsServer {
     unix: Option<(UnixListener, UnixSocket)>,
-    tcp: Option<(TcpListener, Option<ServerIdentity>)>,
+    tcp: Option<(TcpListener, TcpSecurity)>,
     options: ServerOptions,
     store: Arc<SecretStore>,
     monitor: Monitor,
@@ -183,8 +184,9 @@ impl SdsServer {
     /// # Errors
     /// A socket that cannot be had, or must not be: see [`BindError`].
     pub fn bind(options: ServerOptions, store: Arc<SecretStore>) -> Result<Self, BindError> {
+        warn_of_idle_sockets(&options);
         let unix = options.unix.as_ref().map(bind_unix).transpose()?;
-        let tcp = options.tcp.as_ref().map(|tcp| bind_tcp(tcp, &store)).transpose()?;
+        let tcp = options.tcp.as_ref().map(bind_tcp).transpose()?;
         Ok(Self { unix, tcp, options, store, monitor: Monitor::default() })
     }
 
@@ -214,6 +216,8 @@ impl SdsServer {
         let limits = options.limits;
         let drain = cancel.child_token();
         let kill = CancellationToken::new();
+        // Should this future be dropped, everything ends at once.
+        let _guards = (drain.clone().drop_guard(), kill.clone().drop_guard());
         let tasks = TaskTracker::new();
         let (connections, mut accepted) = mpsc::channel::<Result<Connection, io::Error>>(1);
         let acceptor = Arc::new(Acceptor {
@@ -231,7 +235,13 @@ impl SdsServer {
             tasks.spawn(acceptor.clone().accept_unix(listener));
             socket_file = Some(socket);
         }
-        if let Some((listener, identity)) = tcp {
+        if let Some((listener, security)) = tcp {
+            let identity = match security {
+                TcpSecurity::PlaintextOnLoopback | TcpSecurity::PlaintextAnywhere => None,
+                TcpSecurity::Tls { certificate, client_authorities } => {
+                    Some(ServerIdentity::new(store.clone(), certificate, client_authorities, kill.clone()))
+                }
+            };
             tasks.spawn(acceptor.clone().accept_tcp(listener, identity));
         }
         // From now on only the tasks have it, so that the stream of connections ends with them.
@@ -286,23 +296,36 @@ fn bind_unix(options: &UnixOptions) -> Result<(UnixListener, UnixSocket), BindEr
     Ok((UnixListener::from_std(listener).map_err(failed)?, socket))
 }
 
-fn bind_tcp(
-    options: &TcpOptions,
-    store: &Arc<SecretStore>,
-) -> Result<(TcpListener, Option<ServerIdentity>), BindError> {
+fn bind_tcp(options: &TcpOptions) -> Result<(TcpListener, TcpSecurity), BindError> {
     let address = options.address;
-    let identity = match &options.security {
+    match &options.security {
         TcpSecurity::PlaintextOnLoopback if !address.ip().is_loopback() => return Err(BindError::Plaintext(address)),
-        TcpSecurity::PlaintextOnLoopback | TcpSecurity::PlaintextAnywhere => None,
         TcpSecurity::Tls { certificate, .. } if certificate.is_empty() => {
             return Err(BindError::NoCertificate(address));
         }
-        TcpSecurity::Tls { certificate, client_authorities } => {
-            Some(ServerIdentity::new(store.clone(), certificate.clone(), client_authorities.clone()))
-        }
-    };
+        _ => {}
+    }
     let failed = |source| BindError::Tcp { address, source };
     let listener = std::net::TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
-    Ok((TcpListener::from_std(listener).map_err(failed)?, identity))
+    Ok((TcpListener::from_std(listener).map_err(failed)?, options.security.clone()))
+}
+
+/// Says it if no rule can be for anybody who comes through a socket.
+fn warn_of_idle_sockets(options: &ServerOptions) {
+    let rules = options.authorization.rules();
+    let unix = |who: &Who| matches!(who, Who::Any | Who::SameUser | Who::Uid(_));
+    if options.unix.is_some() && !rules.iter().any(|rule| unix(&rule.who)) {
+        tracing::warn!("no rule of the SDS server is for clients of its Unix socket: all are turned away");
+    }
+    let Some(tcp) = &options.tcp else { return };
+    let proves = matches!(&tcp.security, TcpSecurity::Tls { client_authorities, .. } if !client_authorities.is_empty());
+    let reaches = |who: &Who| match who {
+        Who::Any => true,
+        Who::Uri(_) | Who::Dns(_) => proves,
+        Who::SameUser | Who::Uid(_) => false,
+    };
+    if !rules.iter().any(|rule| reaches(&rule.who)) {
+        tracing::warn!(address = %tcp.address, "no rule of the SDS server is for clients of its TCP socket: all are turned away");
+    }
 }

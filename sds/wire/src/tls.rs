@@ -13,6 +13,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tidegate_core::SecretName;
 use tidegate_sds::{Content, Secret, SecretStore};
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -40,7 +42,17 @@ pub(crate) struct ServerIdentity {
     store: Arc<SecretStore>,
     certificate: Vec<SecretName>,
     client_authorities: Vec<SecretName>,
+    /// Cuts off all connections of the server.
+    kill: CancellationToken,
     built: Mutex<Option<Built>>,
+}
+
+/// What a handshake needs.
+pub(crate) struct Handshake {
+    pub(crate) config: Arc<ServerConfig>,
+    /// Cuts off the connection: when the server ends, and when the authorities that its client was verified with are
+    /// no longer the server's. A client whose authority or certificate was revoked must not go on reading.
+    pub(crate) kill: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -50,6 +62,13 @@ struct Built {
     certificate: Arc<Secret>,
     authorities: Option<Arc<Secret>>,
     config: Arc<ServerConfig>,
+    kill: CancellationToken,
+}
+
+impl Built {
+    fn handshake(&self) -> Handshake {
+        Handshake { config: self.config.clone(), kill: self.kill.clone() }
+    }
 }
 
 impl ServerIdentity {
@@ -57,19 +76,26 @@ impl ServerIdentity {
         store: Arc<SecretStore>,
         certificate: Vec<SecretName>,
         client_authorities: Vec<SecretName>,
+        kill: CancellationToken,
     ) -> Self {
-        Self { store, certificate, client_authorities, built: Mutex::new(None) }
+        Self { store, certificate, client_authorities, kill, built: Mutex::new(None) }
     }
 
-    /// The configuration for a handshake that begins now. Sessions are not resumed across a change of either secret.
-    pub(crate) fn config(&self) -> Result<Arc<ServerConfig>, IdentityError> {
+    /// Wakes when [`Self::handshake`] may find something else than before.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.store.subscribe()
+    }
+
+    /// For a handshake that begins now. Sessions are not resumed across a change of either secret. If other authorities
+    /// than before are found, the connections from before are cut off.
+    pub(crate) fn handshake(&self) -> Result<Handshake, IdentityError> {
         // Read first: what moves while the secrets are looked up is noticed the next time.
         let generation = self.store.generation();
         let mut built = self.built.lock();
         if let Some(built) = &*built
             && built.generation == generation
         {
-            return Ok(built.config.clone());
+            return Ok(built.handshake());
         }
         let certificate = self.find(&self.certificate, |content| matches!(content, Content::Certificate(_)));
         let certificate = certificate.ok_or_else(|| IdentityError::NoCertificate(list(&self.certificate)))?;
@@ -79,26 +105,38 @@ impl ServerIdentity {
             let found = self.find(&self.client_authorities, |content| matches!(content, Content::Trust(_)));
             Some(found.ok_or_else(|| IdentityError::NoAuthorities(list(&self.client_authorities)))?)
         };
-        let same = |a: &Option<Arc<Secret>>, b: &Option<Arc<Secret>>| match (a, b) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (None, None) => true,
-            _ => false,
-        };
+        let same_authorities = built.as_ref().is_some_and(|built| same(&built.authorities, &authorities));
         if let Some(built) = &mut *built
+            && same_authorities
             && Arc::ptr_eq(&built.certificate, &certificate)
-            && same(&built.authorities, &authorities)
         {
             built.generation = generation;
-            return Ok(built.config.clone());
+            return Ok(built.handshake());
         }
         let config = Arc::new(server_config(&certificate, authorities.as_deref())?);
-        *built = Some(Built { generation, certificate, authorities, config: config.clone() });
-        Ok(config)
+        let kill = match built.take() {
+            Some(earlier) if same_authorities => earlier.kill,
+            earlier => {
+                if let Some(earlier) = earlier {
+                    earlier.kill.cancel();
+                }
+                self.kill.child_token()
+            }
+        };
+        Ok(built.insert(Built { generation, certificate, authorities, config, kill }).handshake())
     }
 
     fn find(&self, names: &[SecretName], wanted: impl Fn(&Content) -> bool) -> Option<Arc<Secret>> {
         let mut found = names.iter().filter_map(|name| self.store.get(name)?.current());
         found.find(|secret| wanted(&secret.content))
+    }
+}
+
+fn same(a: &Option<Arc<Secret>>, b: &Option<Arc<Secret>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
     }
 }
 

@@ -309,7 +309,16 @@ async fn over_tls_the_names_in_a_certificate_say_what_may_be_read() {
     offer(&theirs, "server", successor.server("sds.example").payload());
     let (after, ours) = client(options(Some("spiffe://td/ns/edge/sa/new")), &names);
     until_leaf(&ours, names[0], &pair.leaf).await;
-    drop((edge, deceived, after));
+    assert_eq!(edge.status().connections, 1, "who is connected stays");
+    deceived.stop().await;
+
+    // Without their authority, clients are cut off and do not come back.
+    offer(&theirs, "clients", trust(&Authority::new().pem()));
+    server.until("former clients are gone", |monitor| monitor.counters().connections_open == 0).await;
+    let failures = server.monitor.counters().handshake_failures;
+    server.until("and turned away", |monitor| monitor.counters().handshake_failures > failures + 2).await;
+    assert_eq!(server.monitor.counters().connections_open, 0);
+    drop((edge, after));
     server.stop().await;
 }
 
@@ -431,6 +440,26 @@ async fn a_drain_ends_streams_and_cuts_off_who_stays() {
     assert_eq!(stream.end().await.code(), Code::Unavailable);
     assert_eq!((monitor.counters().streams_open, monitor.counters().connections_open), (0, 0));
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_server_whose_future_is_dropped_ends_at_once() {
+    let folder = folder();
+    let path = folder.path().join("sds.sock");
+    let theirs = Arc::new(SecretStore::default());
+    let server = Running::unix(&path, &theirs);
+    let mut raw = Raw::unix(&path).await;
+    let mut stream = raw.stream().await;
+    stream.send(request("", &["a"])).await;
+    server.until("it is subscribed", |monitor| monitor.counters().subscriptions == 1).await;
+    server.abort();
+    server
+        .until("all is gone", |monitor| {
+            let counters = monitor.counters();
+            (counters.connections_open, counters.streams_open) == (0, 0)
+        })
+        .await;
+    assert_ne!(stream.end().await.code(), Code::Ok);
 }
 
 #[tokio::test]

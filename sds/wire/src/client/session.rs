@@ -57,6 +57,10 @@ impl<'t> Session<'t> {
         let mut opening = std::pin::pin!(client.stream_secrets(poll_fn(move |cx| outgoing.poll_recv(cx))));
         let mut responses: Option<Streaming<DiscoveryResponse>> = None;
         loop {
+            // Looked at each time: a request takes note of a change, too.
+            if self.task.wanted.borrow().is_empty() {
+                return None;
+            }
             let answer = tokio::select! {
                 opened = &mut opening, if responses.is_none() => match opened {
                     Ok(opened) => {

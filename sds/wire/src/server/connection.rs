@@ -20,7 +20,7 @@ use tonic::transport::server::Connected;
 use super::Limits;
 use crate::authorization::{Authorization, Identity};
 use crate::monitor::Monitor;
-use crate::tls::{ServerIdentity, identity_of};
+use crate::tls::{Handshake, ServerIdentity, identity_of};
 
 /// What an HTTP/2 client sends first (RFC 9113 section 3.4): until it is here, HTTP/2's own pings do not watch.
 const PREFACE: usize = 24;
@@ -71,6 +71,10 @@ impl Acceptor {
     pub(super) async fn accept_tcp(self: Arc<Self>, listener: TcpListener, tls: Option<ServerIdentity>) {
         let room = Arc::new(Semaphore::new(self.limits.connections));
         let tls = tls.map(Arc::new);
+        if let Some(tls) = tls.clone() {
+            let drain = self.drain.clone();
+            self.tasks.spawn(async move { drain.run_until_cancelled(follow(&tls)).await });
+        }
         while let Some(accepted) = self.drain.run_until_cancelled(listener.accept()).await {
             let Some((stream, address)) = self.usable(accepted).await else { continue };
             // Rotations are small and must not wait for more to send.
@@ -100,11 +104,11 @@ impl Acceptor {
         tls: Arc<ServerIdentity>,
         permit: OwnedSemaphorePermit,
     ) {
-        let shaken = match tls.config() {
-            Ok(config) => {
+        let shaken = match tls.handshake() {
+            Ok(Handshake { config, kill }) => {
                 let accepting = tokio_rustls::TlsAcceptor::from(config).accept(stream);
                 match tokio::time::timeout(self.limits.handshake, accepting).await {
-                    Ok(Ok(stream)) => Ok(stream),
+                    Ok(Ok(stream)) => Ok((stream, kill)),
                     Ok(Err(error)) => Err(error.to_string()),
                     Err(_) => Err("it takes too long".to_owned()),
                 }
@@ -112,9 +116,9 @@ impl Acceptor {
             Err(error) => Err(error.to_string()),
         };
         match shaken {
-            Ok(stream) => {
+            Ok((stream, kill)) => {
                 let identity = identity_of(stream.get_ref().1.peer_certificates());
-                self.admit(Transport::Tls(Box::new(stream)), Peer { identity, address }, permit).await;
+                self.admit(Transport::Tls(Box::new(stream)), Peer { identity, address }, permit, kill).await;
             }
             Err(error) => {
                 self.monitor.count().handshake_failures.fetch_add(1, Relaxed);
@@ -126,13 +130,13 @@ impl Acceptor {
 
     async fn take(&self, transport: Transport, peer: Peer, room: &Arc<Semaphore>) {
         match room.clone().try_acquire_owned() {
-            Ok(permit) => self.admit(transport, peer, permit).await,
+            Ok(permit) => self.admit(transport, peer, permit, self.kill.clone()).await,
             Err(_) => self.refuse("the limit of connections is reached"),
         }
     }
 
     /// Hands a connection to the HTTP/2 server if there is anything that its peer may read.
-    async fn admit(&self, transport: Transport, peer: Peer, permit: OwnedSemaphorePermit) {
+    async fn admit(&self, transport: Transport, peer: Peer, permit: OwnedSemaphorePermit, kill: CancellationToken) {
         if !self.authorization.admits(&peer.identity) {
             tracing::debug!(client = %peer.identity, address = peer.address, "no rule of the SDS server is for this client");
             self.refuse("no rule is for its client");
@@ -145,7 +149,7 @@ impl Acceptor {
             transport,
             peer: Arc::new(peer),
             preface: Some(Preface { missing: PREFACE, deadline: Box::pin(sleep(self.limits.handshake)) }),
-            kill: Box::pin(self.kill.clone().cancelled_owned()),
+            kill: Box::pin(kill.cancelled_owned()),
             open: Open { monitor: self.monitor.clone(), _permit: permit },
         };
         // The receiver is gone only when the server ends.
@@ -166,6 +170,17 @@ impl Acceptor {
                 let _ = self.drain.run_until_cancelled(sleep(ACCEPT_BACK_OFF)).await;
                 None
             }
+        }
+    }
+}
+
+/// Looks at the server's secrets whenever one changes, so that clients of former authorities are cut off at once and
+/// not when somebody else connects.
+async fn follow(tls: &ServerIdentity) {
+    let mut changes = tls.subscribe();
+    while changes.changed().await.is_ok() {
+        if let Err(error) = tls.handshake() {
+            tracing::debug!(%error, "the SDS server cannot shake hands now");
         }
     }
 }

@@ -188,6 +188,11 @@ impl Running {
         soon(what, activity.wait_for(|_| holds(&self.monitor))).await.unwrap();
     }
 
+    /// Drops the server's future.
+    pub(crate) fn abort(&self) {
+        self.task.abort();
+    }
+
     pub(crate) async fn stop(self) {
         self.cancel.cancel();
         soon("the server ends", self.task).await.unwrap();
