@@ -140,6 +140,9 @@ impl TlsConnector {
         settings.stream_window_size = options.and_then(|options| options.h2_stream_window_size);
         settings.connection_window_size = options.and_then(|options| options.h2_connection_window_size);
         let connection = handshake(stream, settings).await?;
+        // The task that drives the connection must have begun: one that finds all streams dropped when it begins waits
+        // for ever (h2 0.4).
+        tokio::task::yield_now().await;
         let stream = connection.spawn_stream().await?.or_err(ErrorType::H2Error, "the backend goes away at once")?;
         let lease = Http2Pool::insert(&self.pool, target.key, connection);
         Ok(Connection::Session(Http2Session::new(stream, lease)))

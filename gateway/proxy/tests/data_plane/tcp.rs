@@ -142,7 +142,7 @@ impl Log {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("no line with {part} is logged");
+        panic!("no line with {part} is logged in {}", std::fs::read_to_string(&self.path).unwrap_or_default());
     }
 }
 

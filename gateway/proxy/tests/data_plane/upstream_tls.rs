@@ -12,7 +12,7 @@ use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use tidegate_core::{Kind, Origin, ResourceKey};
-use tidegate_sds::SecretStore;
+use tidegate_sds::{Offer, Payload, SecretStore, SourceKind};
 use tidegate_snapshot::{
     CipherSuite, ClientTls, Forward, SecretRef, ServerTrust, TlsParameters, TlsVersion, UpstreamProtocol,
     UpstreamServerName,
@@ -214,6 +214,51 @@ async fn a_revoked_backend_is_refused() {
     edge.publish(to(backend, UpstreamProtocol::Http1, simple()).snapshot()).await;
     let revoked = "X509_verify_cert: certificate verification error at depth 0: certificate revoked";
     failed(&get(edge.address(), "/").await, &verify_failed(revoked));
+
+    // The list in a secret of its own, which comes late.
+    let store = trusting(&authority);
+    let beside = ClientTls { crl: Some(certificates::secret("crl")), ..simple() };
+    let edge = Edge::trusting(to(backend, UpstreamProtocol::Http1, beside).snapshot(), &store).await;
+    assert!(get(edge.address(), "/").await.text().contains("Secret is not supplied by SDS"));
+    let list = authority.revocation_list(&[8], 2100);
+    offer(&store, "crl", Payload::Crl(certificates::bytes(&list)));
+    failed(&get(edge.address(), "/").await, &verify_failed(revoked));
+    // An outdated list says nothing of today.
+    let store = Arc::new(SecretStore::default());
+    let (authorities, crl) =
+        (certificates::bytes(&authority.pem), certificates::bytes(&authority.revocation_list(&[], 2021)));
+    let payload = Payload::Trust { authorities, crl: Some(crl) };
+    // The store says so, and keeps it for want of a better one.
+    let findings =
+        store.offer(vec![Offer::new(certificates::secret(CA), SourceKind::Kubernetes, Origin::default(), payload)]);
+    assert_eq!(findings.len(), 1);
+    let edge = Edge::trusting(to(backend, UpstreamProtocol::Http1, simple()).snapshot(), &store).await;
+    let outdated = "X509_verify_cert: certificate verification error at depth 0: CRL has expired";
+    failed(&get(edge.address(), "/").await, &verify_failed(outdated));
+}
+
+#[tokio::test]
+async fn a_secret_of_another_kind_is_of_no_use() {
+    let authority = Authority::new("ca");
+    let pair = leaf(&authority, &["a.com"]);
+    let backend = telling(server(&pair, None, &[])).await;
+    let store = Arc::new(SecretStore::default());
+    offer(&store, CA, pair.payload());
+    let edge = Edge::trusting(to(backend, UpstreamProtocol::Http1, simple()).snapshot(), &store).await;
+    let answer = get(edge.address(), "/").await;
+    assert!(answer.status == 503 && answer.text().contains("the configured secrets cannot be used"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_expired_backend_is_refused() {
+    let authority = Authority::new("ca");
+    let expired = authority.issue(rcgen::KeyPair::generate().unwrap(), &["a.com"], |params| {
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    });
+    let backend = telling(server(&expired, None, &[])).await;
+    let edge = Edge::trusting(to(backend, UpstreamProtocol::Http1, simple()).snapshot(), &trusting(&authority)).await;
+    let expired = "X509_verify_cert: certificate verification error at depth 0: certificate has expired";
+    failed(&get(edge.address(), "/").await, &verify_failed(expired));
 }
 
 #[tokio::test]
@@ -665,5 +710,70 @@ async fn tls_works_over_unix_sockets() {
     let edge = Edge::trusting(config.snapshot(), &trusting(&authority)).await;
     for _ in 0..3 {
         assert_eq!(get(edge.address(), "/").await.text(), "ok");
+    }
+}
+
+/// Much goes both ways at once on one stream: neither direction waits for the other.
+#[tokio::test]
+async fn both_directions_of_a_stream_flow_at_once() {
+    let authority = Authority::new("ca");
+    let backend =
+        secure_backend::serve(server(&leaf(&authority, &["a.com"]), None, &["h2"]), |request, _| async move {
+            let (send, body) = channel();
+            tokio::spawn(async move {
+                let mut request = request.into_body();
+                while let Some(Ok(frame)) = request.frame().await {
+                    if frame.is_data() && send.send(frame).is_err() {
+                        return;
+                    }
+                }
+            });
+            Response::new(body)
+        })
+        .await;
+    let config = to(backend, UpstreamProtocol::Http2, simple());
+    let edge = Edge::trusting(config.snapshot(), &trusting(&authority)).await;
+    let tcp = TcpStream::connect(edge.address()).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
+    tokio::spawn(connection);
+    let (send, body) = channel();
+    let response = sender.send_request(Request::post("http://a.com/").body(body).unwrap());
+    let chunk = Bytes::from(vec![5; 16 * 1024]);
+    for _ in 0..512 {
+        send.send(Frame::data(chunk.clone())).unwrap();
+    }
+    drop(send);
+    let response = tokio::time::timeout(Duration::from_secs(20), response).await.unwrap().unwrap();
+    let whole = tokio::time::timeout(Duration::from_secs(20), response.into_body().collect()).await.unwrap().unwrap();
+    assert_eq!(whole.to_bytes().len(), 512 * chunk.len());
+}
+
+/// A backend that answers early and wants no more has its answer passed on.
+#[tokio::test]
+async fn an_early_answer_is_passed_on() {
+    let authority = Authority::new("ca");
+    let identity = leaf(&authority, &["a.com"]);
+    let backend = secure_backend::accept(server(&identity, None, &["h2"]), |stream, _| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let early = Response::builder().status(103).body(()).unwrap();
+            respond.send_informational(early).unwrap();
+            let response = Response::builder().status(413).body(()).unwrap();
+            let mut send = respond.send_response(response, false).unwrap();
+            send.send_data(Bytes::from_static(b"too large"), true).unwrap();
+            // Dropping an unread request resets its stream.
+            drop(request);
+        }
+    })
+    .await;
+    let config = to(backend, UpstreamProtocol::Http2, simple());
+    let edge = Edge::trusting(config.snapshot(), &trusting(&authority)).await;
+    for _ in 0..3 {
+        let mut client = Client::connect(edge.address()).await;
+        client.send("POST / HTTP/1.1\r\nHost: a.com\r\nContent-Length: 1000000\r\n\r\n").await;
+        client.send(vec![1; 100]).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.text()), (413, "too large"));
     }
 }
