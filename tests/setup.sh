@@ -25,6 +25,7 @@ for purpose in "$@"; do
     test)
         need curl curl
         need nghttp2-client h2load
+        need openssl openssl
         need pebble pebble
         need_python
         ;;
