@@ -42,8 +42,10 @@ pub(crate) enum Tool {
         tls: bool,
         rate: u64,
     },
+    /// Server names `h0.bench.test` and on, in an order that no cache likes.
     Handshakes {
         resume: bool,
+        hosts: usize,
     },
     WebSocket {
         connections: usize,
@@ -57,7 +59,7 @@ impl Tool {
             Tool::Wrk { tls, path, connections } => wrk(proxy, tls, path, connections, time).await,
             Tool::H2load { path, clients, streams } => h2load(proxy, path, clients, streams, time).await,
             Tool::Rate { tls, rate } => open_loop(proxy, tls, rate, time).await,
-            Tool::Handshakes { resume } => handshakes(proxy, resume, time).await,
+            Tool::Handshakes { resume, hosts } => handshakes(proxy, resume, hosts, time).await,
             Tool::WebSocket { connections } => websockets(proxy, connections, time).await,
         };
         let used = proxy.cpu_of_all() - before;
@@ -254,20 +256,23 @@ async fn open_loop(proxy: &Proxy, tls: bool, rate: u64, time: Duration) -> Count
     collect(clients, time).await
 }
 
-async fn handshakes(proxy: &Proxy, resume: bool, time: Duration) -> Counted {
+async fn handshakes(proxy: &Proxy, resume: bool, hosts: usize, time: Duration) -> Counted {
     let mut clients = JoinSet::new();
     let end = Instant::now() + time;
-    for _ in 0..8 {
+    for client in 0..8 {
         let (address, options) = (proxy.tls, TlsOptions::to(HOST));
         clients.spawn(async move {
             let (mut counted, mut buffer, request) = (Counted::default(), Vec::new(), request());
             let fixed = options.config();
+            let mut at = client;
             while Instant::now() < end {
                 let config = if resume { fixed.clone() } else { options.without_resumption(&fixed) };
                 let begin = Instant::now();
+                at = (at + 7919) % hosts;
+                let name = format!("h{at}.bench.test");
                 let outcome = async {
                     let mut stream =
-                        tls::handshake(config, Some(HOST), address).await.map_err(std::io::Error::other)?;
+                        tls::handshake(config, Some(&name), address).await.map_err(std::io::Error::other)?;
                     stream.write_all(&request).await?;
                     stream.flush().await?;
                     read_answer(&mut stream, &mut buffer).await

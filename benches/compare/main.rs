@@ -103,12 +103,12 @@ const CASES: [Case; 11] = [
     Case {
         name: "handshake",
         title: "full TLS 1.3 handshake (P-256) and one request each",
-        tool: Tool::Handshakes { resume: false },
+        tool: Tool::Handshakes { resume: false, hosts: 1 },
     },
     Case {
         name: "resumed",
         title: "resumed TLS 1.3 handshake and one request each",
-        tool: Tool::Handshakes { resume: true },
+        tool: Tool::Handshakes { resume: true, hosts: 1 },
     },
     Case {
         name: "websocket",
@@ -132,6 +132,9 @@ async fn main() {
     }
     if options.wants("hosts") {
         scale::hosts(&options, &site, &mut report).await;
+    }
+    if options.wants("certificates") {
+        scale::certificates(&options, &site, &mut report).await;
     }
     if options.wants("endpoints") {
         scale::endpoints(&options, &site, &mut report).await;

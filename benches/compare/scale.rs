@@ -81,6 +81,49 @@ pub(crate) async fn hosts(options: &Options, site: &Site, report: &mut Report) {
     report.table("hosts", "Virtual hosts with one shared backend", &columns, &rows);
 }
 
+/// A server and a certificate for each of many hosts: start, memory, and the cost of a full handshake with a request.
+pub(crate) async fn certificates(options: &Options, site: &Site, report: &mut Report) {
+    let mut rows = Vec::new();
+    let mut first = None;
+    for certificates in [10, 1_000, 10_000] {
+        let setup = Setup { certificates, ..Setup::default() };
+        let proxy = Proxy::start(Kind::Tidegate, site, &setup).await;
+        let memory = proxy.memory();
+        let tool = Tool::Handshakes { resume: false, hosts: certificates };
+        tool.run(&proxy, Duration::from_secs(2)).await;
+        let mut figures = Vec::new();
+        for _ in 0..options.rounds.min(3) {
+            let noise = Noise::begin(&proxy.pids(site));
+            let mut measured = tool.run(&proxy, Duration::from_secs(options.seconds)).await;
+            measured.noisy = noise.end();
+            figures.push(measured);
+        }
+        let (median, ..) = middle(&figures);
+        let cost = *first.get_or_insert(median.cpu);
+        rows.push(vec![
+            certificates.to_string(),
+            format!("{:.2}", proxy.start.as_secs_f64()),
+            mib(memory),
+            mib(proxy.memory()),
+            format!("{:.2}", median.cpu),
+            format!("{:+.0} %", (median.cpu / cost - 1.0) * 100.0),
+            format!("{:.0}", median.rate),
+            figures.iter().filter(|figures| figures.noisy).count().to_string(),
+        ]);
+    }
+    let columns = [
+        "certificates",
+        "start s",
+        "RSS MiB",
+        "after load",
+        "CPU-s/100k handshakes",
+        "to 10",
+        "handshakes/s",
+        "noisy rounds",
+    ];
+    report.table("certificates", "HTTPS servers with a certificate each (tidegate)", &columns, &rows);
+}
+
 pub(crate) async fn endpoints(options: &Options, site: &Site, report: &mut Report) {
     let mut rows = Vec::new();
     for kind in &options.proxies {

@@ -56,6 +56,8 @@ impl Kind {
 pub struct Setup {
     /// Virtual hosts `h0.bench.test` and on.
     pub hosts: usize,
+    /// HTTPS servers with a certificate each, for `h0.bench.test` and on; none is one server for all. Tidegate only.
+    pub certificates: usize,
     /// Addresses of the one backend: `127.0.0.1`, `127.0.0.2` and on.
     pub endpoints: usize,
     /// Routes of `h0.bench.test` before the one for everything, each for a prefix of its own.
@@ -75,6 +77,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             hosts: 1,
+            certificates: 0,
             endpoints: 1,
             routes: 0,
             access_log: true,
@@ -93,6 +96,7 @@ pub struct Site {
     pub websocket: u16,
     pub chain: String,
     pub key: String,
+    pub authority: Authority,
     child: Child,
 }
 
@@ -125,7 +129,7 @@ impl Site {
         pin(child.id(), "1");
         let websocket = websocket_echo().await;
         wait::until("the backend", PATIENCE, || async { raw::accepts(local(backend)).await.then_some(()) }).await;
-        Self { folder, backend, websocket, chain: pair.chain, key: pair.key, child }
+        Self { folder, backend, websocket, chain: pair.chain, key: pair.key, authority, child }
     }
 
     pub fn pid(&self) -> u32 {

@@ -18,13 +18,26 @@ pub(super) fn configure(folder: &Path, site: &Site, setup: &Setup, plain: u16, t
         (0..setup.endpoints).map(|number| (endpoint(number), site.backend).into()).collect();
     if version == 0 {
         let pair = crate::pki::Pair { chain: site.chain.clone(), key: site.key.clone(), der: Vec::new() };
-        let text = yaml::gateway_of(&[
-            yaml::server(plain, "http", "HTTP", &["*"], ""),
-            yaml::https(tls, "https", &["*"], "bench"),
-        ]) + &yaml::service_entry("one", "one.bench.test", "HTTP", &endpoints)
+        let mut servers = vec![yaml::server(plain, "http", "HTTP", &["*"], "")];
+        match setup.certificates {
+            0 => servers.push(yaml::https(tls, "https", &["*"], "bench")),
+            count => servers
+                .extend((0..count).map(|n| yaml::https(tls, &format!("https-{n}"), &[&host(n)], &format!("c{n}")))),
+        }
+        for first in (0..setup.certificates).step_by(100) {
+            let numbers = first..(first + 100).min(setup.certificates);
+            let secret = |n: usize| tls_secret("istio-system", &format!("c{n}"), &site.authority.issue(&[&host(n)]));
+            replace(&config.join(format!("secrets-{first:05}.yaml")), &numbers.map(secret).collect::<String>());
+        }
+        let text = yaml::gateway_of(&servers)
+            + &yaml::service_entry("one", "one.bench.test", "HTTP", &endpoints)
             + &yaml::service_entry("ws", "ws.bench.test", "HTTP", &[local(site.websocket)])
             + &tls_secret("istio-system", "bench", &pair)
             + &setup.documents;
+        let text = match setup.certificates {
+            0 => text,
+            _ => text + &yaml::forward("rest", "*.bench.test", "one.bench.test"),
+        };
         replace(&config.join("gateway.yaml"), &text);
         for first in (1..setup.hosts).step_by(100) {
             let hosts = first..(first + 100).min(setup.hosts);
