@@ -367,7 +367,12 @@ fn spawn(kind: Kind, folder: &Path, setup: &Setup, admin: Option<SocketAddr>) ->
         }
     };
     let err = File::create(path("err")).unwrap();
+    if kind != Kind::Haproxy {
+        command.stdout(Stdio::null());
+    }
+    // It leads a group of its own, so that workers end with it.
     command
+        .process_group(0)
         .stdin(Stdio::null())
         .stderr(err)
         .spawn()
