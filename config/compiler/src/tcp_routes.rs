@@ -1,6 +1,7 @@
 //! Rules for connections, `tcp` and `tls`: which servers use them, and where they send what they take.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Range;
 
 use ahash::{AHashMap, AHashSet};
@@ -158,6 +159,12 @@ impl<'b, 'a> RuleBinder<'b, 'a> {
         findings: &mut Findings,
     ) {
         for (at, host) in server.hosts.iter().enumerate() {
+            if host.host.as_str().parse::<IpAddr>().is_ok() {
+                let message = "clients send no server name for an IP address, so that no connection is for this host; \
+                               a server for `*` takes connections without one";
+                let path = format!("spec.servers[{}].hosts[{at}]", server.index);
+                findings.warning(Code::IGNORED, server.gateway, &path, message);
+            }
             let claimant = *self.claims.entry(host.host.clone()).or_insert(Claimant::Server(number));
             if claimant != Claimant::Server(number) {
                 let winner = self.shown(claimant, port);

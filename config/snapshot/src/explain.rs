@@ -6,7 +6,7 @@ use http::HeaderMap;
 use serde::Serialize;
 use tidegate_core::Origin;
 
-pub use connection::{ExplainedFilterChain, ExplainedSecret, ExplainedTls, server_name_of};
+pub use connection::{ExplainedClientTls, ExplainedFilterChain, ExplainedSecret, ExplainedTls, server_name_of};
 
 use crate::hints::hints;
 use crate::{
@@ -157,6 +157,9 @@ pub struct ExplainedCluster {
     pub found: bool,
     pub endpoints: Vec<ExplainedEndpoint>,
     pub configured_at: Vec<Place>,
+    /// None for plaintext.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ExplainedClientTls>,
     /// Of this destination alone.
     #[serde(skip_serializing_if = "HeaderOperations::is_empty")]
     pub request_headers: HeaderOperations,
@@ -389,6 +392,7 @@ impl Snapshot {
             found: cluster.is_some(),
             endpoints,
             configured_at: cluster.map(|cluster| places(&cluster.sources)).unwrap_or_default(),
+            tls: cluster.and_then(|cluster| cluster.tls.as_deref()).map(Into::into),
             request_headers: HeaderOperations::default(),
             response_headers: HeaderOperations::default(),
         }

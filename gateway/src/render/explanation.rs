@@ -440,18 +440,13 @@ fn write_outcome(out: &mut String, outcome: &Outcome, paint: Paint) {
 fn write_cluster(out: &mut String, cluster: &Cluster, paint: Paint) {
     let percent = format!("{:>5} %", (cluster.percent * 10.0).round() / 10.0);
     let _ = writeln!(out, "{}  {}", paint.strong(&percent), paint.strong(&printable(&cluster.name)));
+    if let Some(tls) = &cluster.tls {
+        let _ = writeln!(out, "         {} {}", paint.label("TLS"), tls.shown(paint));
+    }
     let mut table = Table::default();
     for place in &cluster.configured_at {
         let object = paint.faint(&printable(&place.object));
         table.row([object, String::new(), String::new(), paint_origin(&place.origin, paint)]);
-    }
-    if let Some(tls) = &cluster.tls {
-        table.row([
-            format!("{} {}", paint.label("TLS"), tls.shown(paint)),
-            String::new(),
-            String::new(),
-            String::new(),
-        ]);
     }
     if !cluster.found {
         let verdict = paint.error("503 NC: no such service, port or subset");

@@ -226,6 +226,11 @@ metadata: {name: db, namespace: istio-system, labels: {kubernetes.io/service-nam
 addressType: IPv4
 endpoints: [{addresses: [10.0.0.9]}]
 ports: [{name: tcp, port: 5432}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: db, namespace: istio-system}
+spec: {host: db, trafficPolicy: {tls: {mode: MUTUAL, credentialName: db-client, sni: db.internal}}}
 ";
 
 #[test]
@@ -275,7 +280,14 @@ fn connections_are_explained_down_to_their_secrets_and_bytes() {
         &["tls://db.com"],
         &["tls://db.com", "tls PASSTHROUGH: not terminated here", "forwarded as bytes (ends after 1h", "10.0.0.9:5432"],
     );
-    check(&["tcp://localhost:31400"], &["forwarded as bytes", "100 % outbound|5432||db"]);
+    check(
+        &["tcp://localhost:31400"],
+        &[
+            "forwarded as bytes",
+            "100 % outbound|5432||db",
+            "TLS server name db.internal, verified by kubernetes://istio-system/db-client-cacert, as kubernetes://istio-system/db-client",
+        ],
+    );
     check(&["tcp://localhost", "--port", "31400"], &["forwarded as bytes"]);
     check(&["http://shop.com:443/"], &["refused port 443 speaks TLS"]);
     // Findings about another server of the same Gateway are not this request's.

@@ -64,7 +64,7 @@ spec: {{host: s{at}, trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}, subset
 "
         ));
     }
-    for at in 0..4 {
+    for at in 0..2 {
         let servers = [
             super::tls::https(
                 &format!("https-{at}"),

@@ -114,6 +114,12 @@ fn the_servers_of_a_tls_port_are_chains_of_one_listener_by_server_name() {
 }
 
 #[test]
+fn an_address_is_no_server_name() {
+    let gateway = gateway("infra", "gw", &https("a", "10.0.0.1, a.com", "mode: SIMPLE, credentialName: a"));
+    check_finding(&compiled(&[&gateway]), "TG0005", "spec.servers[0].hosts[0]", "no server name for an IP address");
+}
+
+#[test]
 fn a_server_without_virtual_services_answers_404() {
     let gateway = gateway("infra", "gw", &https("a", "a.com", "mode: SIMPLE, credentialName: a"));
     let compilation = compiled(&[&gateway]);

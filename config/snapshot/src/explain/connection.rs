@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
+use tidegate_core::SecretName;
 
 use super::{ExplainedCluster, Explanation, Outcome, Place, places};
 use crate::{
-    FilterChain, Listener, ListenerProtocol, NetworkFilter, SecretRef, ServerTls, ServerTlsMode, Snapshot, TcpProxy,
-    TlsVersion, host_without_port,
+    ClientTls, FilterChain, Listener, ListenerProtocol, NetworkFilter, SecretRef, ServerTls, ServerTlsMode,
+    ServerTrust, Snapshot, TcpProxy, TlsVersion, UpstreamServerName, host_without_port,
 };
 
 /// Server names of one chain that are shown.
@@ -50,6 +51,43 @@ pub struct ExplainedTls {
     /// What else a client's certificate has to fit, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub client_conditions: Vec<String>,
+}
+
+/// How connections to a cluster are secured.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExplainedClientTls {
+    /// SNI; none if it is the Host that goes upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// Whose word on the backend's certificate counts; `file-root:system` are the machine's authorities. None if nobody
+    /// is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<ExplainedSecret>,
+    /// One of these must be in the backend's certificate; empty if it must be valid for the server name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subject_alt_names: Vec<String>,
+    /// What the gateway shows of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<ExplainedSecret>,
+}
+
+impl From<&ClientTls> for ExplainedClientTls {
+    fn from(tls: &ClientTls) -> Self {
+        let system = || ExplainedSecret { names: vec![SecretName::system_roots().to_string()], configured_at: None };
+        Self {
+            server_name: match &tls.server_name {
+                UpstreamServerName::Fixed(name) => Some(name.clone()),
+                UpstreamServerName::FromHost => None,
+            },
+            authorities: match &tls.trust {
+                ServerTrust::System => Some(system()),
+                ServerTrust::Authorities(reference) => Some(reference.into()),
+                ServerTrust::Unverified => None,
+            },
+            subject_alt_names: tls.subject_alt_names.clone(),
+            certificate: tls.certificate.as_ref().map(Into::into),
+        }
+    }
 }
 
 /// A secret by the names that are tried in order.
