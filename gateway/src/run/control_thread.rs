@@ -122,22 +122,18 @@ impl ControlThread {
         let thread = thread::Builder::new().name("control".into()).spawn({
             let cancel = cancel.clone();
             let (mut control, mut first) = (control, first);
-            move || match input {
-                Input::Watched { watcher, .. } => {
-                    let follower = Follower {
-                        control: &mut control,
-                        first: &mut first,
-                        secrets: &secrets,
-                        runtime: &runtime,
-                        cancel: &cancel,
-                    };
-                    follower.follow(&watcher, state_file.as_ref());
-                }
-                Input::Fixed { view, .. } => {
-                    secrets.apply(&view, None);
-                    control.apply(&view, None);
-                    first.tell(&control);
-                    runtime.block_on(cancel.cancelled());
+            move || {
+                let follower = Follower {
+                    control: &mut control,
+                    first: &mut first,
+                    secrets: &secrets,
+                    news: secrets.news(),
+                    runtime: &runtime,
+                    cancel: &cancel,
+                };
+                match input {
+                    Input::Watched { watcher, .. } => follower.follow(&watcher, state_file.as_ref()),
+                    Input::Fixed { view, .. } => follower.stay(&view),
                 }
             }
         })?;
@@ -178,6 +174,7 @@ struct Follower<'a> {
     control: &'a mut Control<ToGateway>,
     first: &'a mut First,
     secrets: &'a Arc<Secrets>,
+    news: watch::Receiver<u64>,
     runtime: &'a Handle,
     cancel: &'a CancellationToken,
 }
@@ -193,10 +190,8 @@ enum Event {
 
 impl Follower<'_> {
     /// Serves what was saved if the source cannot be read, then every view of the source.
-    fn follow(self, watcher: &Watcher, state_file: Option<&StateFile>) {
+    fn follow(mut self, watcher: &Watcher, state_file: Option<&StateFile>) {
         let mut views = watcher.views();
-        let mut news = self.secrets.news();
-        let mut told = tokio::time::Instant::now();
         let mut saved = state_file.and_then(load);
         if let Some(found) = &saved
             && !self.runtime.block_on(first_view(&mut views, watcher.progress(), self.cancel))
@@ -216,22 +211,35 @@ impl Follower<'_> {
                 self.control.apply(&view, saved.as_ref());
                 self.first.tell(self.control);
             }
-            loop {
-                match self.runtime.block_on(event(&mut views, &mut news, told + TELL_PAUSE, self.cancel)) {
-                    Event::Nothing => self.control.check(),
-                    Event::Secrets => {
-                        self.control.tell_secrets();
-                        told = tokio::time::Instant::now();
-                    }
-                    Event::View(true) => break,
-                    Event::View(false) => {
-                        tracing::error!(
-                            "nobody looks at the configuration any more; it stays as it is until a restart"
-                        );
-                        self.runtime.block_on(self.cancel.cancelled());
-                        return;
-                    }
-                    Event::Cancelled => return,
+            if !self.wait(Some(&mut views)) {
+                break;
+            }
+        }
+        if !self.cancel.is_cancelled() {
+            tracing::error!("nobody looks at the configuration any more; it stays as it is until a restart");
+            self.wait(None);
+        }
+    }
+
+    /// Serves one view.
+    fn stay(mut self, view: &View) {
+        self.secrets.apply(view, None);
+        self.control.apply(view, None);
+        self.first.tell(self.control);
+        self.wait(None);
+    }
+
+    /// Tells what happens beside the configuration until there is another view; false if there will be none.
+    fn wait(&mut self, mut views: Option<&mut watch::Receiver<Option<Arc<View>>>>) -> bool {
+        let mut tell_at = tokio::time::Instant::now();
+        loop {
+            match self.runtime.block_on(event(views.as_deref_mut(), &mut self.news, tell_at, self.cancel)) {
+                Event::View(alive) => return alive,
+                Event::Cancelled => return false,
+                Event::Nothing => self.control.check(),
+                Event::Secrets => {
+                    self.control.tell_secrets();
+                    tell_at = tokio::time::Instant::now() + TELL_PAUSE;
                 }
             }
         }
@@ -255,16 +263,10 @@ fn keep_secrets(
     let mut ticked = Instant::now();
     loop {
         let wake = runtime.block_on(async {
-            let view = async {
-                match &mut views {
-                    Some(views) => views.changed().await.is_ok(),
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => Wake::Cancelled,
-                alive = view => Wake::View(alive),
+                alive = changed(views.as_mut()) => Wake::View(alive),
                 // The sender lives as long as the process.
                 Ok(()) = changes.changed() => Wake::Store,
                 () = tokio::time::sleep(LOOK) => Wake::Time,
@@ -285,8 +287,9 @@ fn keep_secrets(
     }
 }
 
+/// `views` is none where there will be no other; news of secrets are told from `tell_at` on.
 async fn event(
-    views: &mut watch::Receiver<Option<Arc<View>>>,
+    views: Option<&mut watch::Receiver<Option<Arc<View>>>>,
     news: &mut watch::Receiver<u64>,
     tell_at: tokio::time::Instant,
     cancel: &CancellationToken,
@@ -298,10 +301,18 @@ async fn event(
     tokio::select! {
         biased;
         () = cancel.cancelled() => Event::Cancelled,
-        changed = views.changed() => Event::View(changed.is_ok()),
+        alive = changed(views) => Event::View(alive),
         // The sender lives as long as the process.
         Ok(()) = news => Event::Secrets,
         () = tokio::time::sleep(CHECK) => Event::Nothing,
+    }
+}
+
+/// Waits for another view; false if there will be none any more.
+async fn changed(views: Option<&mut watch::Receiver<Option<Arc<View>>>>) -> bool {
+    match views {
+        Some(views) => views.changed().await.is_ok(),
+        None => std::future::pending().await,
     }
 }
 
