@@ -122,13 +122,15 @@ pub(crate) fn check_interim(context: &mut RequestContext) -> Result<()> {
 /// something already.
 pub(crate) fn conclude(session: &Session, context: &mut RequestContext, error: &Error) -> Option<LocalReply> {
     let expired = context.is_expired();
+    let started = session.response_written().is_some_and(|sent| !sent.status.is_informational() || sent.status == 101);
     let reply = context.reply.take().or_else(|| match error.esource {
         _ if expired => Some(timed_out(context)),
         ErrorSource::Downstream => of_downstream(context, error),
         ErrorSource::Upstream => Some(of_upstream(context, error)),
+        // The backend has answered and takes no more of the request, which is no failure.
+        ErrorSource::Unset if started && error.etype == ErrorType::WriteError => None,
         ErrorSource::Internal | ErrorSource::Unset => Some(internal(error)),
     })?;
-    let started = session.response_written().is_some_and(|sent| !sent.status.is_informational() || sent.status == 101);
     if started {
         context.flags |= reply.flags;
         return None;

@@ -777,3 +777,86 @@ async fn an_early_answer_is_passed_on() {
         assert_eq!((answer.status, answer.text()), (413, "too large"));
     }
 }
+
+#[tokio::test]
+async fn a_routes_timeout_is_kept() {
+    let authority = Authority::new("ca");
+    let identity = leaf(&authority, &["a.com"]);
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let backend = secure_backend::serve(server(&identity, None, &["h2", "http/1.1"]), |_, _| async move {
+            std::future::pending::<()>().await;
+            unreachable!("nobody wakes it")
+        })
+        .await;
+        let config = to(backend, protocol, simple()).edit(|forward| forward.timeout = Some(Duration::from_millis(300)));
+        let edge = Edge::trusting(config.snapshot(), &trusting(&authority)).await;
+        let start = std::time::Instant::now();
+        assert_eq!(get(edge.address(), "/").await.status, 504);
+        let tcp = TcpStream::connect(edge.address()).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
+        tokio::spawn(connection);
+        let response = sender.send_request(Request::get("http://a.com/").body(full("")).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 504);
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        edge.await_request(&["response_code=\"504\"", "response_flags=\"UT\""]).await;
+    }
+}
+
+#[tokio::test]
+async fn refused_tls_connections_are_tried_elsewhere() {
+    let authority = Authority::new("ca");
+    let well = telling(server(&leaf(&authority, &["a.com"]), None, &["h2", "http/1.1"])).await;
+    let stranger = telling(server(&leaf(&Authority::new("other"), &["a.com"]), None, &["h2", "http/1.1"])).await;
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let mut config = Config::new();
+        let cluster = config.cluster_of("backend", &[crate::harness::nobody(), stranger, well], protocol);
+        config.secure(&cluster, simple());
+        let config = config.route(forward(Forward::new(vec![destination(&cluster)])));
+        let edge = Edge::trusting(config.snapshot(), &trusting(&authority)).await;
+        for _ in 0..6 {
+            let answer = once(edge.address(), "POST / HTTP/1.1\r\nHost: a.com\r\nContent-Length: 3\r\n\r\nabc").await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    }
+}
+
+/// Secrets change all the time and no request notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_that_rotate_under_load_cost_no_request() {
+    let (authority, clients) = (Authority::new("ca"), Authority::new("clients"));
+    let identity = leaf(&authority, &["a.com"]);
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let store = trusting(&authority);
+        offer(&store, OWN, leaf(&clients, &["gateway"]).payload());
+        let backend = telling(server(&identity, Some(&clients), &["h2", "http/1.1"])).await;
+        let edge = Arc::new(Edge::trusting(to(backend, protocol, mutual()).snapshot(), &store).await);
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let load: Vec<_> = (0..8)
+            .map(|_| {
+                let (address, stop) = (edge.address(), stop.clone());
+                tokio::spawn(async move {
+                    let mut client = Client::connect(address).await;
+                    let mut served = 0;
+                    while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                        client.send(host("a.com")).await;
+                        let answer = client.answer().await;
+                        assert_eq!(answer.status, 200, "{}", answer.text());
+                        served += 1;
+                    }
+                    served
+                })
+            })
+            .collect();
+        let others: Vec<Authority> = (0..4).map(|_| Authority::new("other")).collect();
+        for round in 0..20 {
+            offer(&store, OWN, leaf(&clients, &["gateway"]).payload());
+            offer_trust(&store, CA, &[&others[round % 4], &authority], None);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        for client in load {
+            assert!(client.await.unwrap() > 0);
+        }
+    }
+}
