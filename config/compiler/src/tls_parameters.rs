@@ -1,6 +1,6 @@
 //! Versions, cipher suites and key exchanges, and what of them cannot be served.
 
-use tidegate_core::{Code, Kind};
+use tidegate_core::Code;
 use tidegate_resources::mesh::{TlsConfig, TlsConfigProtocol};
 use tidegate_resources::{Object, ServerTlsSettings, TlsProtocol};
 use tidegate_snapshot::{CipherSuite, KeyExchangeGroup, TlsParameters, TlsVersion};
@@ -212,11 +212,8 @@ fn suites(object: &Object, path: &str, written: &[String], findings: &mut Findin
         } else if !entry.starts_with(|first: char| first.is_alphanumeric()) {
             let message = format!("the operator `{entry}` is not implemented; the order is that of the list");
             findings.warning(Code::NOT_ENFORCED, object, &path, message);
-        } else if object.key.kind != Kind::Gateway {
-            // In a Gateway its validation says so already.
-            let message = format!("`{entry}` is no cipher suite of TLS 1.2; it is left out");
-            findings.warning(Code::IGNORED, object, &path, message);
         }
+        // Names that Istio does not know either are reported by validation.
     }
     if suites.is_empty() || !understood { Restriction::NothingLeft } else { Restriction::To(suites) }
 }
@@ -227,19 +224,13 @@ fn groups(object: &Object, path: &str, written: &[String], findings: &mut Findin
     }
     let mut groups = Vec::new();
     for (at, entry) in written.iter().enumerate() {
-        let is_other = OTHER_GROUPS.contains(&entry.as_str());
-        match KeyExchangeGroup::parse(entry).filter(|_| !is_other) {
-            Some(group) if groups.contains(&group) => {}
-            Some(group) => groups.push(group),
-            None => {
-                let (code, what) = if is_other {
-                    (Code::NOT_ENFORCED, "is not implemented")
-                } else {
-                    (Code::IGNORED, "is no key exchange that Istio knows")
-                };
-                let message = format!("`{entry}` {what}; it is left out");
-                findings.warning(code, object, &format!("{path}[{at}]"), message);
-            }
+        if OTHER_GROUPS.contains(&entry.as_str()) {
+            let message = format!("the key exchange `{entry}` is not implemented; it is left out");
+            findings.warning(Code::NOT_ENFORCED, object, &format!("{path}[{at}]"), message);
+        } else if let Some(group) = KeyExchangeGroup::parse(entry)
+            && !groups.contains(&group)
+        {
+            groups.push(group);
         }
     }
     if groups.is_empty() { Restriction::NothingLeft } else { Restriction::To(groups) }

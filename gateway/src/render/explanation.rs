@@ -380,7 +380,7 @@ fn write_outcome(out: &mut String, outcome: &Outcome, paint: Paint) {
             response_headers.write_rows("response headers", paint, &mut table);
             out.push_str(&table.render(""));
             for cluster in clusters {
-                write_cluster(out, cluster, paint);
+                write_cluster(out, cluster, "503", paint);
             }
             out.push('\n');
         }
@@ -409,7 +409,7 @@ fn write_outcome(out: &mut String, outcome: &Outcome, paint: Paint) {
             };
             let _ = writeln!(out, "{} {}", paint.label("forwarded as bytes"), paint.faint(&format!("({idle})")));
             for cluster in clusters {
-                write_cluster(out, cluster, paint);
+                write_cluster(out, cluster, "closed,", paint);
             }
             out.push('\n');
         }
@@ -437,7 +437,8 @@ fn write_outcome(out: &mut String, outcome: &Outcome, paint: Paint) {
     }
 }
 
-fn write_cluster(out: &mut String, cluster: &Cluster, paint: Paint) {
+/// `failure` is what becomes of traffic that finds no endpoint: `503` or `closed,`.
+fn write_cluster(out: &mut String, cluster: &Cluster, failure: &str, paint: Paint) {
     let percent = format!("{:>5} %", (cluster.percent * 10.0).round() / 10.0);
     let _ = writeln!(out, "{}  {}", paint.strong(&percent), paint.strong(&printable(&cluster.name)));
     if let Some(tls) = &cluster.tls {
@@ -449,10 +450,10 @@ fn write_cluster(out: &mut String, cluster: &Cluster, paint: Paint) {
         table.row([object, String::new(), String::new(), paint_origin(&place.origin, paint)]);
     }
     if !cluster.found {
-        let verdict = paint.error("503 NC: no such service, port or subset");
+        let verdict = paint.error(&format!("{failure} NC: no such service, port or subset"));
         table.row([verdict, String::new(), String::new(), String::new()]);
     } else if cluster.endpoints.is_empty() {
-        table.row([paint.error("503 UH: no endpoints"), String::new(), String::new(), String::new()]);
+        table.row([paint.error(&format!("{failure} UH: no endpoints")), String::new(), String::new(), String::new()]);
     }
     for endpoint in cluster.endpoints.iter().take(SHOWN_ENDPOINTS) {
         let health = if endpoint.healthy { paint.good("healthy") } else { paint.error("unhealthy") };
@@ -468,7 +469,7 @@ fn write_cluster(out: &mut String, cluster: &Cluster, paint: Paint) {
     }
     out.push_str(&table.render("         "));
     if cluster.found && !cluster.endpoints.is_empty() && cluster.endpoints.iter().all(|endpoint| !endpoint.healthy) {
-        let _ = writeln!(out, "         {}", paint.error("503 UH: no healthy endpoint"));
+        let _ = writeln!(out, "         {}", paint.error(&format!("{failure} UH: no healthy endpoint")));
     }
     let mut operations = Table::default();
     cluster.request_headers.write_rows("request headers", paint, &mut operations);
