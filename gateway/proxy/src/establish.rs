@@ -1,10 +1,11 @@
 //! What comes before the first request of a connection: the PROXY header, the ClientHello, the choice of a filter chain
 //! and the TLS handshake; all of it within one limit of time, and with a bound on how many connections are there.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use http::HeaderMap;
 use rustls::ServerConfig;
 use tidegate_snapshot::{ListenerProtocol, NetworkFilter};
@@ -21,6 +22,9 @@ use crate::shared::{Handshakes, Shared};
 use crate::stream::{ClientStream, Io};
 use crate::telemetry::{RequestFacts, ResponseFlags};
 use crate::tls::{self, Alert, HandshakeFailure, Hello, ServerContext, TlsInfo, Unavailable};
+
+/// All of a usual ClientHello, and no more than [`Hello::read`] takes.
+const FIRST_READ: usize = 4096;
 
 /// A connection that is ready for what its filter chain does.
 pub(crate) enum Established {
@@ -44,55 +48,73 @@ pub(crate) struct Arrival<'a> {
 impl Arrival<'_> {
     /// None if the connection does not get that far; why is counted.
     pub(crate) async fn establish(mut self, mut tcp: TcpStream) -> Option<Established> {
-        let Some(_slot) = Handshakes::begin(self.shared) else {
-            self.listener.metrics.handshake_failed(HandshakeFailure::Overflow);
-            return None;
-        };
+        let protocol = self.published.listener(&self.listener.name).map(|listener| listener.protocol);
+        let is_tls = protocol == Some(ListenerProtocol::Tls);
+        let proxy_protocol = self.published.snapshot().mesh().proxy_protocol;
+        let metrics = self.listener.metrics.clone();
         let deadline = Instant::now() + self.shared.limits.handshake_timeout;
         let mut read = BytesMut::new();
-        if self.published.snapshot().mesh().proxy_protocol {
-            let header = timeout_at(deadline, proxy_protocol::read(&mut tcp)).await;
-            match header.unwrap_or(Err(ProxyHeaderFailure::Timeout)) {
+        let mut slot = None;
+        if proxy_protocol || is_tls {
+            // Who says nothing costs no more than its socket, and does not take the place of one that does.
+            match timeout_at(deadline, first_bytes(&tcp)).await {
+                Ok(Some(bytes)) => read = bytes,
                 Ok(None) => return None,
-                Ok(Some((Proxied::Unchanged, rest))) => read = rest,
-                Ok(Some((Proxied::From { source, destination }, rest))) => {
-                    self.ends = self.ends.proxied(source, destination);
-                    read = rest;
-                }
-                Err(failure) => {
-                    self.listener.metrics.proxy_header_failed(failure);
+                Err(_) => {
+                    if proxy_protocol {
+                        metrics.proxy_header_failed(ProxyHeaderFailure::Timeout);
+                    } else {
+                        metrics.handshake_failed(HandshakeFailure::Timeout);
+                    }
                     return None;
                 }
             }
+            slot = Handshakes::begin(self.shared);
+            if slot.is_none() {
+                metrics.handshake_failed(HandshakeFailure::Overflow);
+                return None;
+            }
         }
-        let protocol = self.published.listener(&self.listener.name).map(|listener| listener.protocol);
-        if protocol == Some(ListenerProtocol::Tls) {
-            let metrics = self.listener.metrics.clone();
-            let done = timeout_at(deadline, self.handshake(tcp, read)).await;
-            return match done.unwrap_or(Err(HandshakeFailure::Timeout)) {
-                Ok(established) => established,
+        if proxy_protocol {
+            let header = timeout_at(deadline, proxy_protocol::read(&mut tcp, read)).await;
+            let (proxied, rest) = match header.unwrap_or(Err(ProxyHeaderFailure::Timeout)) {
+                Ok(header) => header,
                 Err(failure) => {
-                    metrics.handshake_failed(failure);
-                    None
+                    metrics.proxy_header_failed(failure);
+                    return None;
                 }
             };
+            if let Proxied::From { source, destination } = proxied {
+                self.ends = self.ends.proxied(source, destination);
+            }
+            // What waits for its first request holds no memory for it.
+            read = if rest.is_empty() { BytesMut::new() } else { rest };
         }
-        let client = ClientStream { read, io: Io::Tcp(tcp) };
-        let connection = self.connection(None, None);
-        Some(match protocol {
-            Some(ListenerProtocol::Tcp) => Established::Tcp { client, connection, chain: 0 },
-            _ => Established::Http(client, connection),
-        })
+        let established = if is_tls {
+            let done = timeout_at(deadline, self.handshake(tcp, read)).await;
+            done.unwrap_or(Err(HandshakeFailure::Timeout)).unwrap_or_else(|failure| {
+                metrics.handshake_failed(failure);
+                None
+            })
+        } else {
+            let client = ClientStream { read, io: Io::Tcp(tcp) };
+            let connection = self.connection(None, None);
+            Some(match protocol {
+                Some(ListenerProtocol::Tcp) => Established::Tcp { client, connection, chain: 0 },
+                _ => Established::Http(client, connection),
+            })
+        };
+        drop(slot);
+        established
     }
 
     fn connection(self, server_name: Option<Box<str>>, tls: Option<Box<TlsInfo>>) -> Arc<Connection> {
         Arc::new(Connection::new(self.listener, self.ends, server_name, tls))
     }
 
-    /// Chooses the filter chain and terminates TLS if it does. Gives none if the client wanted nothing, or the answer to a
-    /// challenge.
+    /// Chooses the filter chain and terminates TLS if it does. Gives none if a challenge was answered.
     async fn handshake(self, mut tcp: TcpStream, read: BytesMut) -> Result<Option<Established>, HandshakeFailure> {
-        let Some(hello) = Hello::read(&mut tcp, read).await? else { return Ok(None) };
+        let hello = Hello::read(&mut tcp, read).await?;
         let server_name = hello.server_name();
         let challenges = self.shared.secrets.challenges();
         if challenges.any()
@@ -178,6 +200,21 @@ impl Arrival<'_> {
         facts.requested_server_name = server_name;
         facts.hostname = Some(&self.shared.hostname);
         sink.log(&facts);
+    }
+}
+
+/// Waits for the first bytes of a client, and holds no memory for it before they come. None if it goes without a word,
+/// as balancers do that look whether somebody listens: that is no failure.
+async fn first_bytes(tcp: &TcpStream) -> Option<BytesMut> {
+    loop {
+        tcp.readable().await.ok()?;
+        let mut bytes = BytesMut::with_capacity(FIRST_READ);
+        match tcp.try_read_buf(&mut (&mut bytes).limit(FIRST_READ)) {
+            Ok(1..) => return Some(bytes),
+            // Readiness was a guess.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return None,
+        }
     }
 }
 

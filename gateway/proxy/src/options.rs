@@ -66,8 +66,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// From the connection to the end of its TLS handshake, and of its PROXY header if there has to be one: Istio's.
     pub handshake_timeout: Duration,
-    /// Handshakes and PROXY headers that are waited for at once, over all listeners; further connections are closed at
-    /// once. Each can hold 128 KiB at the very most.
+    /// Handshakes and PROXY headers that have begun and are not done, over all listeners; further ones are closed when
+    /// their first byte comes. Each holds some KiB, and 128 KiB at the very most.
     pub max_handshakes: usize,
     /// Idle connections to backends that one worker keeps.
     pub max_idle_upstream: usize,
@@ -85,7 +85,7 @@ impl Default for Limits {
             max_concurrent_streams: 100,
             max_connections: 100_000,
             handshake_timeout: Duration::from_secs(15),
-            max_handshakes: 4096,
+            max_handshakes: 10_000,
             max_idle_upstream: 1024,
         }
     }

@@ -57,25 +57,23 @@ impl ProxyHeaderFailure {
     }
 }
 
-/// Reads a header, and at most 256 bytes of what follows it, which are given back. The caller limits the time. Gives
-/// none if the peer goes without a word.
+/// Reads a header, of which `bytes` came already, and gives back what follows it: at most what came with it, or 256
+/// bytes. The caller limits the time.
 ///
 /// # Errors
 /// There is no header that may be believed; the connection must be closed.
-pub(crate) async fn read(tcp: &mut TcpStream) -> Result<Option<(Proxied, BytesMut)>, ProxyHeaderFailure> {
-    let mut bytes = BytesMut::with_capacity(READ);
+pub(crate) async fn read(tcp: &mut TcpStream, mut bytes: BytesMut) -> Result<(Proxied, BytesMut), ProxyHeaderFailure> {
     loop {
         let room = match parse(&bytes)? {
             Step::Done { proxied, length } => {
                 bytes.advance(length);
-                return Ok(Some((proxied, bytes)));
+                return Ok((proxied, bytes));
             }
             Step::More(room) => room,
         };
         bytes.reserve(room);
         match tcp.read_buf(&mut (&mut bytes).limit(room)).await {
             Ok(1..) => {}
-            Ok(0) | Err(_) if bytes.is_empty() => return Ok(None),
             Ok(0) | Err(_) => return Err(ProxyHeaderFailure::Closed),
         }
     }

@@ -33,26 +33,24 @@ pub(crate) enum Alert {
 
 impl Hello {
     /// Reads a ClientHello, however it is cut into records and segments; `raw` is what was read of it already, no more
-    /// than 4096 bytes. Keeps at most 64 KiB. The caller limits the time. Gives none if the client goes without a word,
-    /// as balancers do that look whether somebody listens.
+    /// than 4096 bytes. Keeps at most 64 KiB. The caller limits the time.
     ///
     /// # Errors
     /// There is none, and none will come. The client has been told if TLS has a word for it.
-    pub(crate) async fn read(tcp: &mut TcpStream, mut raw: BytesMut) -> Result<Option<Self>, HandshakeFailure> {
+    pub(crate) async fn read(tcp: &mut TcpStream, mut raw: BytesMut) -> Result<Self, HandshakeFailure> {
         let mut acceptor = Acceptor::default();
         let mut fed = 0;
         loop {
             if fed == raw.len() {
                 raw.reserve(READ);
                 match tcp.read_buf(&mut (&mut raw).limit(READ)).await {
-                    Ok(0) | Err(_) if raw.is_empty() => return Ok(None),
                     Ok(0) | Err(_) => return Err(HandshakeFailure::Closed),
                     Ok(_) => {}
                 }
-                if !could_be_hello(&raw) {
-                    refuse(tcp, Alert::DecodeError);
-                    return Err(HandshakeFailure::Malformed);
-                }
+            }
+            if !could_be_hello(&raw) {
+                refuse(tcp, Alert::DecodeError);
+                return Err(HandshakeFailure::Malformed);
             }
             if raw.len() > MAX_BYTES {
                 refuse(tcp, Alert::DecodeError);
@@ -69,7 +67,7 @@ impl Hello {
                 }
             }
             match acceptor.accept() {
-                Ok(Some(accepted)) => return Ok(Some(Self { accepted, raw })),
+                Ok(Some(accepted)) => return Ok(Self { accepted, raw }),
                 Ok(None) => {}
                 Err(_) if is_outdated(&raw) => {
                     // What the library misses first is something that the old versions did not have.
