@@ -11,6 +11,9 @@ use tidegate_snapshot::SecretRef;
 use crate::compile::CompileOptions;
 use crate::findings::Findings;
 
+/// What the name of a Secret with the authorities of another one ends in.
+const CA_SUFFIX: &str = "-cacert";
+
 /// What a secret is wanted for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Purpose {
@@ -143,16 +146,16 @@ impl<'a> Secrets<'a> {
         let own = &*field.object.key.namespace;
         let names = match Written::parse(text) {
             Written::Secret { namespace: None, name } => {
-                let mut names = vec![secret_name(self.namespace, name, purpose)];
+                let mut names = secret_names(self.namespace, name, purpose);
                 if own != self.namespace {
-                    names.push(secret_name(own, name, purpose));
+                    names.extend(secret_names(own, name, purpose));
                     self.tell_namespaces(field, findings);
                 }
                 names
             }
             Written::Secret { namespace: Some(namespace), name } => {
                 self.check_grant(field, (namespace, "Secret", name), findings)?;
-                vec![secret_name(namespace, name, purpose)]
+                secret_names(namespace, name, purpose)
             }
             Written::ConfigMap { namespace, name } => {
                 if purpose != Purpose::Authorities {
@@ -176,9 +179,9 @@ impl<'a> Secrets<'a> {
         purpose: Purpose,
         findings: &mut Findings,
     ) -> Option<SecretRef> {
-        let name = match Written::parse(text) {
+        let names = match Written::parse(text) {
             Written::Secret { namespace, name } if namespace.is_none_or(|namespace| namespace == self.namespace) => {
-                secret_name(self.namespace, name, purpose)
+                secret_names(self.namespace, name, purpose)
             }
             Written::Secret { .. } => {
                 let message = format!("only Secrets of the gateway's own namespace `{}` are read here", self.namespace);
@@ -190,15 +193,15 @@ impl<'a> Secrets<'a> {
                     field.refuse("a ConfigMap must be in the namespace of the object that names it", findings);
                     return None;
                 }
-                SecretName::config_map(namespace, name)
+                vec![SecretName::config_map(namespace, name)]
             }
             Written::ConfigMap { .. } => {
                 field.refuse("a ConfigMap holds authorities only: no certificate and no key", findings);
                 return None;
             }
-            other => other_name(field, text, other, purpose, findings)?,
+            other => vec![other_name(field, text, other, purpose, findings)?],
         };
-        Some(field.reference(vec![name]))
+        Some(field.reference(names))
     }
 
     /// Whether a Gateway may read what is of a namespace: that of the gateway workload, its own, or one that grants it.
@@ -246,10 +249,15 @@ impl<'a> Secrets<'a> {
     }
 }
 
-fn secret_name(namespace: &str, name: &str, purpose: Purpose) -> SecretName {
+/// The names of a Secret for a purpose. One that is itself called `x-cacert` gives authorities under that name alone.
+fn secret_names(namespace: &str, name: &str, purpose: Purpose) -> Vec<SecretName> {
+    let own = || SecretName::kubernetes(namespace, name);
+    let authorities = || SecretName::kubernetes_ca(namespace, name);
     match purpose {
-        Purpose::Certificate => SecretName::kubernetes(namespace, name),
-        Purpose::Authorities | Purpose::CredentialAuthorities => SecretName::kubernetes_ca(namespace, name),
+        Purpose::Certificate => vec![own()],
+        Purpose::Authorities if name.ends_with(CA_SUFFIX) => vec![own()],
+        Purpose::CredentialAuthorities if name.ends_with(CA_SUFFIX) => vec![authorities(), own()],
+        Purpose::Authorities | Purpose::CredentialAuthorities => vec![authorities()],
     }
 }
 

@@ -75,6 +75,11 @@ fn credentials_are_of_the_gateways_namespace() {
     let simple = tls("mode: SIMPLE, credentialName: ca").1.unwrap();
     assert_eq!(authorities(&simple), ["kubernetes://istio-system/ca-cacert"]);
     assert!(simple.certificate.is_none());
+    let simple = tls("mode: SIMPLE, credentialName: ca-cacert").1.unwrap();
+    assert_eq!(
+        authorities(&simple),
+        ["kubernetes://istio-system/ca-cacert-cacert", "kubernetes://istio-system/ca-cacert"]
+    );
     let map = tls("mode: SIMPLE, credentialName: configmap://default/ca").1.unwrap();
     assert_eq!(authorities(&map), ["configmap://default/ca"]);
     let files = tls("mode: MUTUAL, clientCertificate: /c, privateKey: /k").1.unwrap();

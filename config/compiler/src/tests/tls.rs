@@ -241,6 +241,11 @@ fn every_form_of_credential_is_resolved() {
         &["kubernetes://infra/ca-cacert"],
     );
     check_names(
+        "mode: MUTUAL, credentialName: infra/a, caCertCredentialName: infra/ca-cacert",
+        &["kubernetes://infra/a"],
+        &["kubernetes://infra/ca-cacert"],
+    );
+    check_names(
         "mode: MUTUAL, credentialName: infra/a, caCertCredentialName: configmap://infra/ca",
         &["kubernetes://infra/a"],
         &["configmap://infra/ca"],
