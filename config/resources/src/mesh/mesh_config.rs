@@ -26,7 +26,7 @@ message! {
         pub access_log_file: String => "accessLogFile",
         pub access_log_format: String => "accessLogFormat",
         pub access_log_encoding: AccessLogEncoding => "accessLogEncoding",
-        pub disable_envoy_listener_log: bool => "disableEnvoyListenerLog" [pending],
+        pub disable_envoy_listener_log: bool => "disableEnvoyListenerLog",
         pub default_config: Option<ProxyConfig> => "defaultConfig",
         /// Sidecars only.
         pub outbound_traffic_policy: Option<OutboundTrafficPolicy> => "outboundTrafficPolicy"
