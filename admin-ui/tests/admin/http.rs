@@ -263,6 +263,14 @@ async fn explain_runs_the_selection_of_the_data_plane() {
     assert_eq!(taken(&explain("url=http://127.0.0.1:8080/tea&header=host:book.example").await), Some(5));
     assert_eq!(taken(&explain("url=book.example/tea&port=8080").await), Some(5));
     assert_eq!(explain("url=http://book.example/&port=1").await.json()["outcome"]["details"], "no_listener");
+    // What a TLS client sends as its server name is the URL's host, or another one, or none.
+    let server_name = async |query: &str| explain(query).await.json()["request"]["server_name"].clone();
+    assert_eq!(server_name("url=https://Book.example:443/").await, "book.example");
+    assert_eq!(server_name("url=https://book.example/&sni=other.example").await, "other.example");
+    assert!(server_name("url=https://book.example/&sni=").await.is_null());
+    assert!(server_name("url=http://book.example/").await.is_null());
+    let connection = explain("url=tcp://book.example:8080").await.json();
+    assert_eq!(connection["outcome"]["action"], "accepted");
     for bad in [
         "",
         "url=ftp://book.example/",
