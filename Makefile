@@ -15,7 +15,7 @@ REL_ARGS ?= list
 help:
 	@echo 'make demo    build, and run a Bookinfo-like application behind the gateway'
 	@echo 'make test    all tests (installs their peers first)'
-	@echo 'make acme    issue and renew certificates under every fault that pebble injects (about 8 minutes)'
+	@echo 'make acme    issue and renew certificates under every fault that pebble injects (about 5 minutes)'
 	@echo 'make soak    the reload and crash tests at full size (about 15 minutes)'
 	@echo 'make bench   scale and cost figures of a release build, as tables'
 	@echo 'make compare  side by side with Envoy, HAProxy and nginx; tables in target/compare (about 20 minutes)'
@@ -42,9 +42,12 @@ acme: peers
 
 # The same tests as in `make test`, at the sizes of the acceptance list.
 soak: peers
+	@sh tests/setup.sh soak
 	$(BUILD) --profile quick -p tidegate
 	TIDEGATE_BIN=$(CURDIR)/target/quick/tidegate TIDEGATE_SOAK=1 \
 		$(CARGO) test --locked -p tidegate-tests --test timing -- --nocapture
+	TIDEGATE_BIN=$(CURDIR)/target/quick/tidegate TIDEGATE_SOAK=1 \
+		$(CARGO) test --locked -p tidegate-tests --test e2e tls::tools
 
 bench:
 	@sh tests/setup.sh build bench

@@ -11,11 +11,23 @@ use crate::schedule::{Window, back_off, longest_renew_before, renew_at};
 use crate::status::{CertificateState, CertificateStatus};
 
 /// A certificate as it is kept; its key and its chain follow as PEM.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CertificateHead {
     pub(crate) name: String,
     /// Where it was ordered.
     pub(crate) directory: String,
+    /// For which names.
+    pub(crate) dns_names: Vec<String>,
+}
+
+impl CertificateHead {
+    pub(crate) fn of(request: &CertificateRequest) -> Self {
+        Self {
+            name: request.name.as_str().to_owned(),
+            directory: request.directory.clone(),
+            dns_names: request.dns_names.clone(),
+        }
+    }
 }
 
 /// One wished-for certificate and how far it is: the state machine of which [`crate::Issuer`] has one per request.
@@ -23,8 +35,8 @@ pub(crate) struct Managed {
     pub(crate) request: CertificateRequest,
     /// What no authority could fulfil.
     pub(crate) flaw: Option<String>,
-    /// What was issued last and taken, and where it was ordered.
-    pub(crate) pair: Option<(Pair, String)>,
+    /// What was issued last and taken, and what it was ordered as.
+    pub(crate) pair: Option<(Pair, CertificateHead)>,
     /// What was issued and not taken. The store may take it yet, when hosts or time change.
     pub(crate) candidate: Option<Pair>,
     pub(crate) window: Option<Window>,
@@ -32,6 +44,8 @@ pub(crate) struct Managed {
     pub(crate) failures: u32,
     pub(crate) last_error: Option<String>,
     pub(crate) help: Option<String>,
+    /// Whether the state directory has `pair`, which else is fetched again.
+    pub(crate) kept: bool,
     retry_at: SystemTime,
     pub(crate) issued_at: Option<SystemTime>,
     pub(crate) placed: Arc<AtomicU64>,
@@ -57,6 +71,7 @@ impl Managed {
             failures: 0,
             last_error: None,
             help: None,
+            kept: true,
             retry_at: SystemTime::UNIX_EPOCH,
             issued_at: None,
             placed: Arc::default(),
@@ -88,8 +103,8 @@ impl Managed {
 
     /// The certificate in use if it is the one that is asked for.
     pub(crate) fn fitting(&self) -> Option<&Pair> {
-        let (pair, directory) = self.pair.as_ref()?;
-        (pair.dns_names == self.request.dns_names && *directory == self.request.directory).then_some(pair)
+        let (pair, ordered) = self.pair.as_ref()?;
+        (*ordered == CertificateHead::of(&self.request)).then_some(pair)
     }
 
     /// When the next order is due; none if never or if one is under way.
@@ -98,7 +113,7 @@ impl Managed {
             return None;
         }
         let due = match self.fitting() {
-            Some(pair) if self.candidate.is_none() => {
+            Some(pair) if self.candidate.is_none() && self.kept => {
                 let name = self.request.name.as_str();
                 renew_at(pair.validity, self.request.renew_before, self.window, name)
             }
@@ -113,13 +128,14 @@ impl Managed {
     }
 
     pub(crate) fn succeeded(&mut self, pair: Pair, now: SystemTime) {
-        self.pair = Some((pair, self.request.directory.clone()));
+        self.pair = Some((pair, CertificateHead::of(&self.request)));
         self.candidate = None;
         self.window = None;
         self.ask_window_at = SystemTime::UNIX_EPOCH;
         self.failures = 0;
         self.last_error = None;
         self.help = None;
+        self.kept = true;
         self.retry_at = SystemTime::UNIX_EPOCH;
         self.issued_at = Some(now);
     }

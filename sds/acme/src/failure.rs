@@ -32,6 +32,9 @@ pub(crate) enum Failure {
     Slow { what: &'static str, limit: Duration },
     #[error(transparent)]
     State(#[from] StateError),
+    /// A certificate that is not what was ordered.
+    #[error("what the authority issued cannot be used: {0}")]
+    Misissued(String),
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -69,7 +72,7 @@ impl Failure {
                 Ok(error) => {
                     let text = plain(&error.to_string());
                     match *error {
-                        TransportError::NoProblem { status, .. } if status.is_client_error() => {
+                        TransportError::Status { status, .. } if status.is_client_error() => {
                             Failure::Refused { step, text, kind: ProblemKind::Other, retry_after }
                         }
                         _ => Failure::Unreachable { step, text, retry_after },

@@ -4,6 +4,7 @@ use rustls_pki_types::CertificateDer;
 use tidegate_core::SecretBytes;
 use tidegate_sds::CertificateMaterial;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use zeroize::Zeroizing;
 
 /// The time in which a certificate holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +16,11 @@ pub(crate) struct Validity {
 impl Validity {
     pub(crate) fn lifetime(self) -> Duration {
         self.not_after.duration_since(self.not_before).unwrap_or_default()
+    }
+
+    /// From here on a renewal that fails is an error: the last sixth.
+    pub(crate) fn alarm_at(self) -> SystemTime {
+        self.not_after - self.lifetime() / 6
     }
 }
 
@@ -54,6 +60,29 @@ impl Pair {
         dns_names.sort();
         dns_names.dedup();
         Ok(Self { chain, key, leaf, validity, dns_names })
+    }
+
+    /// Key first, as the files of other servers have it.
+    pub(crate) fn to_pem(&self) -> Zeroizing<String> {
+        let mut pem = Zeroizing::new(String::with_capacity(self.key.len() + self.chain.len() + 2));
+        for part in [&self.key, &self.chain] {
+            // Both were read as PEM, which is ASCII where it matters.
+            pem.push_str(&Zeroizing::new(String::from_utf8_lossy(part.as_slice()).into_owned()));
+            if !pem.ends_with('\n') {
+                pem.push('\n');
+            }
+        }
+        pem
+    }
+
+    /// What [`Pair::to_pem`] gave.
+    ///
+    /// # Errors
+    /// As [`Pair::read`].
+    pub(crate) fn of_pem(pem: &str) -> Result<Self, String> {
+        let chain = pem.find("-----BEGIN CERTIFICATE-----").ok_or("it holds no certificate")?;
+        let (key, chain) = pem.split_at(chain);
+        Self::read(chain.as_bytes().to_vec().into(), key.as_bytes().to_vec().into())
     }
 }
 

@@ -18,6 +18,7 @@ mod failure;
 mod issuer;
 mod leaf;
 mod order;
+mod renewal_info;
 mod request;
 mod schedule;
 mod state;

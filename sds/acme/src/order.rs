@@ -29,6 +29,8 @@ const POLL_MAX: Duration = Duration::from_secs(5);
 const POLL_RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 const VALIDATION_LIMIT: Duration = Duration::from_secs(5 * 60);
 const ISSUANCE_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// What the state directory takes.
+const MAX_CHAIN: usize = 128 * 1024;
 /// An order that is older starts anew.
 const ORDER_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -83,8 +85,8 @@ impl Attempt {
         let session = Session::open(&self.archive, &self.request).await?;
         let mut progress = self.take_up(&session).await?;
         let result = self.complete(&session, &mut progress).await;
-        // A failed validation or a breach of protocol ends an order; anything else may be gone on with.
-        if matches!(result, Err(Failure::Validation(_) | Failure::Ended(_) | Failure::Authority(_))) {
+        // These end an order; after anything else it may be gone on with.
+        if matches!(result, Err(Failure::Validation(_) | Failure::Ended(_) | Failure::Misissued(_))) {
             self.drop_order().await?;
         }
         result
@@ -225,6 +227,9 @@ impl Attempt {
                 Identifier::Dns(name) => name.to_ascii_lowercase(),
                 other => return Err(Failure::authority(format!("it wants {other:?} authorized"))),
             };
+            if !self.request.dns_names.contains(&domain) {
+                return Err(Failure::authority(format!("it wants {domain} authorized, which was not ordered")));
+            }
             let kind = match self.request.challenge {
                 ChallengeKind::Http01 => ChallengeType::Http01,
                 ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
@@ -296,12 +301,16 @@ impl Attempt {
 
     /// Whether what came is what was ordered.
     fn judge(&self, chain: String, key: &Zeroizing<String>) -> Result<Pair, Failure> {
-        let pair = Pair::read(SecretBytes::new(chain.into_bytes()), SecretBytes::new(key.as_bytes().to_vec()))
-            .map_err(|reason| Failure::authority(format!("what it issued cannot be used: {reason}")))?;
-        match self.request.dns_names.iter().find(|name| !pair.dns_names.contains(name)) {
-            Some(name) => Err(Failure::authority(format!("it issued a certificate without the name {name}"))),
-            None => Ok(pair),
+        if chain.len() > MAX_CHAIN {
+            return Err(Failure::Misissued(format!("its chain is larger than {MAX_CHAIN} bytes")));
         }
+        let pair = Pair::read(SecretBytes::new(chain.into_bytes()), SecretBytes::new(key.as_bytes().to_vec()))
+            .map_err(|reason| Failure::Misissued(plain(&reason)))?;
+        // More names than were ordered are the authority's business.
+        if let Some(name) = self.request.dns_names.iter().find(|name| !pair.dns_names.contains(name)) {
+            return Err(Failure::Misissued(format!("it is not for {name}")));
+        }
+        Ok(pair)
     }
 }
 

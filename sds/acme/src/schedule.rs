@@ -82,6 +82,9 @@ pub(crate) fn renewal_info_again(retry_after: Duration) -> Duration {
     retry_after.clamp(RENEWAL_INFO_MIN, RENEWAL_INFO_MAX)
 }
 
+/// Over which time the first questions after a start are spread.
+pub(crate) const RENEWAL_INFO_SPREAD: Duration = MINUTE.saturating_mul(10);
+
 /// After an answer that was none.
 pub(crate) const RENEWAL_INFO_FAILED: Duration = HOUR.saturating_mul(6);
 

@@ -3,6 +3,7 @@ use std::time::SystemTime;
 use tidegate_core::{Code, Diagnostic, Level, Origin, ResourceKey, SecretName};
 
 use crate::ChallengeKind;
+use crate::leaf::Validity;
 
 /// How it stands with one certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +68,8 @@ impl CertificateStatus {
     /// What is to be told of it at `now`.
     pub(crate) fn finding(&self, now: SystemTime) -> Option<Diagnostic> {
         let error = self.last_error.as_deref();
+        let validity = self.not_before.zip(self.not_after);
+        let alarm = validity.map(|(not_before, not_after)| Validity { not_before, not_after }.alarm_at());
         let (level, message) = match (self.not_after, error) {
             (_, Some(error)) if self.state == CertificateState::Invalid => {
                 (Level::Error, format!("no certificate can be ordered: {error}"))
@@ -79,20 +82,14 @@ impl CertificateStatus {
             }
             (Some(_), None) => return None,
             (Some(end), Some(error)) => {
-                let level = if now >= self.alarm_at().unwrap_or(end) { Level::Error } else { Level::Warning };
-                (level, format!("the certificate that serves until {} is not renewed: {error}", date(end)))
+                let level = if alarm.is_none_or(|alarm| now >= alarm) { Level::Error } else { Level::Warning };
+                (level, format!("{error}; the certificate that is there holds until {}", date(end)))
             }
         };
         let mut finding = Diagnostic::new(Code::CERTIFICATE_NOT_ISSUED, level, self.origin.clone(), message);
         finding.key.clone_from(&self.key);
         finding.help.clone_from(&self.help);
         Some(finding)
-    }
-
-    /// From here on a failed renewal is an error: the last sixth of the lifetime.
-    pub(crate) fn alarm_at(&self) -> Option<SystemTime> {
-        let lifetime = self.not_after?.duration_since(self.not_before?).unwrap_or_default();
-        Some(self.not_after? - lifetime / 6)
     }
 }
 

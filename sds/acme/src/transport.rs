@@ -23,6 +23,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Certificate chains are some kilobytes; nothing else is larger.
 const MAX_BODY: usize = 1 << 20;
 const MAX_ROOTS_FILE: u64 = 1 << 20;
+/// Seconds; longer pauses are nobody's wish.
+const RETRY_AFTER_MAX: u64 = 365 * 24 * 60 * 60;
 /// RFC 8555 section 6.1 wants it.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION")));
 
@@ -52,8 +54,8 @@ pub(crate) enum TransportError {
     Timeout { host: String },
     #[error("{host} broke off its answer or it is larger than {MAX_BODY} bytes: {reason}")]
     Body { host: String, reason: String },
-    #[error("{host} answered {status} without a problem document")]
-    NoProblem { host: String, status: http::StatusCode },
+    #[error("{host} answered {status}")]
+    Status { host: String, status: http::StatusCode },
     #[error("{host} redirects ({status}), which ACME does not allow")]
     Redirect { host: String, status: http::StatusCode },
 }
@@ -94,6 +96,7 @@ impl Transport {
     async fn exchange(self, mut request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, TransportError> {
         request.headers_mut().insert(USER_AGENT, AGENT);
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let is_get = request.method() == http::Method::GET;
         self.retry_after.store(0, Relaxed);
         let whole = async {
             let response = self
@@ -109,20 +112,24 @@ impl Transport {
                 .to_bytes();
             Ok::<_, TransportError>((parts, body))
         };
-        let (parts, body) = match tokio::time::timeout(REQUEST_TIMEOUT, whole).await {
+        let (mut parts, body) = match tokio::time::timeout(REQUEST_TIMEOUT, whole).await {
             Ok(result) => result?,
             Err(_) => return Err(TransportError::Timeout { host }),
         };
         if let Some(seconds) = retry_after(&parts.headers) {
-            self.retry_after.store(seconds.saturating_add(1), Relaxed);
+            let seconds = seconds.min(RETRY_AFTER_MAX);
+            self.retry_after.store(seconds + 1, Relaxed);
+            // instant-acme adds any number to the time, which panics with the greatest.
+            parts.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         let status = parts.status;
         if status.is_redirection() {
             return Err(TransportError::Redirect { host, status });
         }
-        // instant-acme would tell of broken JSON where a proxy in between answered in HTML.
-        if (status.is_client_error() || status.is_server_error()) && !is_json(&parts.headers) {
-            return Err(TransportError::NoProblem { host, status });
+        // instant-acme would tell of broken JSON where a proxy in between answered in HTML, and looks at no status of the
+        // directory.
+        if (status.is_client_error() || status.is_server_error()) && (is_get || !is_json(&parts.headers)) {
+            return Err(TransportError::Status { host, status });
         }
         Ok(Response::from_parts(parts, Full::new(body)).into())
     }
