@@ -7,9 +7,10 @@
 
 mod backends;
 mod caller;
+mod certificate;
 mod files;
 mod page;
 mod services;
 
 pub(crate) use backends::Backends;
-pub(crate) use files::{Folder, FolderError, Written};
+pub(crate) use files::{Folder, FolderError, Ports, Written};

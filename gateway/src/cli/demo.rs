@@ -2,18 +2,19 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use tidegate_snapshot::ListenerProtocol;
 
 use super::Exit;
 use super::arguments::{ServerAddress, server_address};
 use super::output::Console;
 use super::run::LogArgs;
 use crate::control::read_once;
-use crate::demo::{Backends, Folder, FolderError, Written};
+use crate::demo::{Backends, Folder, FolderError, Ports, Written};
 use crate::render::{Paint, Table, printable};
 use crate::run::{ConfigSource, ReadOptions, RunOptions, Started, StateDir};
 
@@ -65,7 +66,8 @@ pub(crate) fn run(args: DemoArgs, console: Console) -> anyhow::Result<Exit> {
             return Ok(Exit::Failure);
         }
     };
-    let port = gateway_port(&folder, args.port);
+    let asked = Ports { http: args.port, https: https_port(args.port) };
+    let (port, https) = gateway_ports(&folder, asked);
     if let Err(error) = probe(SocketAddr::from(([0, 0, 0, 0], port))) {
         console.error(&format!("the gateway cannot listen on port {port}: {error}"));
         if port == args.port {
@@ -76,7 +78,8 @@ pub(crate) fn run(args: DemoArgs, console: Console) -> anyhow::Result<Exit> {
         return Ok(Exit::Failure);
     }
     let mut backends = Backends::bind()?;
-    let written = folder.write(args.port, backends.addresses())?;
+    let written = folder.write(asked, backends.addresses())?;
+    let secure = https.map(|port| Ok::<_, anyhow::Error>((port, folder.certificate()?))).transpose()?;
     let shown_folder = folder.path().display().to_string();
     let url = format!("http://localhost:{port}");
     let explain_options = Arc::new(OnceLock::new());
@@ -98,7 +101,8 @@ pub(crate) fn run(args: DemoArgs, console: Console) -> anyhow::Result<Exit> {
             None => format!(" --config {}", printable(&shown_folder)),
         });
         let (folder, url, took) = (&shown_folder, &url, start.elapsed());
-        let banner = Banner { folder, url, explain, written: &written, started, took };
+        let secure = secure.as_ref().map(|(port, certificate)| (*port, certificate.as_path()));
+        let banner = Banner { folder, url, secure, explain, written: &written, started, took };
         // A reader who left misses the banner and nothing else.
         let _ = console.print(&banner.render(console.paint()));
     }));
@@ -109,14 +113,24 @@ pub(crate) fn run(args: DemoArgs, console: Console) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// The port of the gateway: the one that was asked for, unless the user's own Gateway says another.
-fn gateway_port(folder: &Folder, asked: u16) -> u16 {
+/// The port of HTTPS that goes with one of HTTP: 8443 with 8080. Another if somebody has that.
+fn https_port(http: u16) -> u16 {
+    let usual = http.checked_add(363).unwrap_or(http - 363);
+    if probe(SocketAddr::from(([0, 0, 0, 0], usual))).is_ok() { usual } else { free_port_near(usual) }
+}
+
+/// The ports of the gateway: those that were asked for, unless the user's own Gateway says others, or has no HTTPS.
+fn gateway_ports(folder: &Folder, asked: Ports) -> (u16, Option<u16>) {
     if !folder.has_edited_gateway(asked) {
-        return asked;
+        return (asked.http, Some(asked.https));
     }
     let snapshot = read_once(&[folder.path().to_owned()], &ReadOptions::default()).snapshot;
-    let ports: Vec<u16> = snapshot.listeners().iter().map(|listener| listener.port).collect();
-    if ports.contains(&asked) { asked } else { ports.first().copied().unwrap_or(asked) }
+    let ports = |wanted: ListenerProtocol, asked: u16| {
+        let listeners = snapshot.listeners().iter().filter(|listener| listener.protocol == wanted);
+        let ports: Vec<u16> = listeners.map(|listener| listener.port).collect();
+        if ports.contains(&asked) { Some(asked) } else { ports.first().copied() }
+    };
+    (ports(ListenerProtocol::Http, asked.http).unwrap_or(asked.http), ports(ListenerProtocol::Tls, asked.https))
 }
 
 /// The address as it was asked for; else `port` on loopback; else any port, so that two demos can run.
@@ -145,6 +159,8 @@ fn free_port_near(port: u16) -> u16 {
 struct Banner<'a> {
     folder: &'a str,
     url: &'a str,
+    /// The port of HTTPS, and the certificate that clients are to trust.
+    secure: Option<(u16, &'a Path)>,
     /// What `explain` needs to find this gateway, after a space.
     explain: &'a str,
     written: &'a Written,
@@ -189,8 +205,13 @@ impl Banner<'_> {
             ("why ", format!("{program} explain GET {url}/reviews/0 -H 'end-user: jason'{explain}"), ""),
             ("edit", format!("{folder}/virtual-service.yaml"), "(change the weights, save, reload the page)"),
         ];
+        let secure = self.secure.map(|(port, certificate)| {
+            let certificate = printable(&certificate.display().to_string());
+            format!("curl --cacert {certificate} https://localhost:{port}/reviews/0")
+        });
         out.push('\n');
-        for (label, text, remark) in lines {
+        let secure = secure.map(|text| ("tls ", text, "(a certificate that the demo made)"));
+        for (label, text, remark) in lines.into_iter().chain(secure) {
             let remark = if remark.is_empty() { String::new() } else { format!("   {}", paint.faint(remark)) };
             out.push_str(&format!("  {}   {text}{remark}\n", paint.label(label)));
         }

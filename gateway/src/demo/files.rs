@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::backends::Backend;
+use super::certificate;
 
 /// The files that are there to be edited.
 const ORIGINALS: [(&str, &str); 4] = [
@@ -41,6 +42,19 @@ pub(crate) enum FolderError {
     InUse(String),
     #[error("cannot use the folder {0}")]
     Unusable(String, #[source] io::Error),
+}
+
+/// Where the gateway listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ports {
+    pub(crate) http: u16,
+    pub(crate) https: u16,
+}
+
+impl Ports {
+    fn fill(self, template: &str) -> String {
+        template.replace("{{port}}", &self.http.to_string()).replace("{{https_port}}", &self.https.to_string())
+    }
 }
 
 /// What became of the files.
@@ -79,11 +93,11 @@ impl Folder {
     ///
     /// # Errors
     /// A file cannot be written; the message names it.
-    pub(crate) fn write(&self, port: u16, backends: &[Backend]) -> anyhow::Result<Written> {
+    pub(crate) fn write(&self, ports: Ports, backends: &[Backend]) -> anyhow::Result<Written> {
         let mut memory = self.memory();
         let mut outcome = Written::default();
         for (name, template) in ORIGINALS {
-            let text = template.replace("{{port}}", &port.to_string());
+            let text = ports.fill(template);
             let current = self.read(name);
             if current.is_edited(&text, memory.get(name)) {
                 outcome.kept.push(name);
@@ -100,11 +114,18 @@ impl Folder {
         Ok(outcome)
     }
 
-    /// Whether the user has edited the Gateway, so that it may listen on another port than the one asked for.
-    pub(crate) fn has_edited_gateway(&self, port: u16) -> bool {
+    /// Whether the user has edited the Gateway, so that it may listen on other ports than those asked for.
+    pub(crate) fn has_edited_gateway(&self, ports: Ports) -> bool {
         let (name, template) = ORIGINALS[0];
-        let text = template.replace("{{port}}", &port.to_string());
-        self.read(name).is_edited(&text, self.memory().get(name))
+        self.read(name).is_edited(&ports.fill(template), self.memory().get(name))
+    }
+
+    /// Makes the demo's certificate, unless there is one that lasts. Gives back its path.
+    ///
+    /// # Errors
+    /// A file cannot be written; the message names it.
+    pub(crate) fn certificate(&self) -> anyhow::Result<PathBuf> {
+        certificate::ensure(&self.path)
     }
 
     fn memory(&self) -> BTreeMap<String, String> {
@@ -204,17 +225,21 @@ mod tests {
         vec![Backend { service: Service::ReviewsV2, address: ([127, 0, 0, 1], port).into() }]
     }
 
+    fn ports(http: u16) -> Ports {
+        Ports { http, https: http + 363 }
+    }
+
     #[test]
     fn edited_files_are_kept_and_untouched_ones_follow_the_port() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = Folder::open(temporary.path().join("a/demo")).unwrap();
-        let first = folder.write(8080, &backends(4001)).unwrap();
+        let first = folder.write(ports(8080), &backends(4001)).unwrap();
         assert_eq!(first.written.len(), ORIGINALS.len());
         let edited = "# mine\n";
         fs::write(folder.path().join("virtual-service.yaml"), edited).unwrap();
         fs::remove_file(folder.path().join("services.yaml")).unwrap();
 
-        let second = folder.write(8081, &backends(4002)).unwrap();
+        let second = folder.write(ports(8081), &backends(4002)).unwrap();
         assert_eq!(second.kept, ["virtual-service.yaml"]);
         assert_eq!(second.written, ["gateway.yaml", "services.yaml"]);
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
@@ -239,9 +264,9 @@ mod tests {
     fn a_lost_memory_overwrites_nothing() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = Folder::open(temporary.path().to_owned()).unwrap();
-        folder.write(8080, &backends(1)).unwrap();
+        folder.write(ports(8080), &backends(1)).unwrap();
         fs::write(folder.path().join(MEMORY), "{").unwrap();
-        let second = folder.write(9090, &backends(1)).unwrap();
+        let second = folder.write(ports(9090), &backends(1)).unwrap();
         assert_eq!(second.kept, ["gateway.yaml", "virtual-service.yaml"]);
         assert!(second.written.is_empty());
     }
@@ -251,6 +276,6 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         fs::write(temporary.path().join("gateway.yaml"), [0xff, 0xfe]).unwrap();
         let folder = Folder::open(temporary.path().to_owned()).unwrap();
-        assert_eq!(folder.write(8080, &backends(1)).unwrap().kept, ["gateway.yaml"]);
+        assert_eq!(folder.write(ports(8080), &backends(1)).unwrap().kept, ["gateway.yaml"]);
     }
 }

@@ -227,3 +227,21 @@ fn what_the_demo_writes_is_valid() {
     assert!(!run.stdout.contains("warnings"), "{}", run.stdout);
     demo.terminate();
 }
+
+#[test]
+fn https_has_a_certificate_that_the_banner_names() {
+    let demo = Demo::start();
+    let line = demo.banner.lines().find(|line| line.contains("--cacert")).unwrap_or_else(|| panic!("{}", demo.banner));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let after = |word: &str| words.iter().position(|w| *w == word).map(|at| words[at + 1]).unwrap();
+    let certificate = fs::read_to_string(after("--cacert")).unwrap();
+    assert!(
+        certificate.starts_with("-----BEGIN CERTIFICATE-----") && !certificate.contains("PRIVATE"),
+        "{certificate}"
+    );
+    let certs = run(["certs", "--admin", &demo.admin]);
+    assert_eq!(certs.code, Some(0), "{certs:?}");
+    assert!(certs.stdout.contains("kubernetes://istio-system/localhost") && certs.stdout.contains(" ok"), "{certs:?}");
+    let explained = run(["explain", after(after("--cacert")), "--admin", &demo.admin]);
+    assert_eq!(explained.code, Some(0), "{explained:?}");
+}
