@@ -112,6 +112,19 @@ impl TlsConnector {
         Self { pool: Arc::new(Http2Pool::new(max_idle, idle)) }
     }
 
+    /// A connection, and whether it is one that was there already.
+    async fn connect(&self, target: Target, peer: &impl Peer) -> Result<(Connection<Http2Session>, bool)> {
+        if !target.key.http2 {
+            return Ok((self.open(target, peer).await?, false));
+        }
+        let turn = self.pool.turn(&target.key);
+        let _turn = turn.lock().await;
+        if let Some((stream, lease)) = self.pool.checkout(&target.key).await {
+            return Ok((Connection::Session(Http2Session::new(stream, lease)), true));
+        }
+        Ok((self.open(target, peer).await?, false))
+    }
+
     async fn open(&self, target: Target, peer: &impl Peer) -> Result<Connection<Http2Session>> {
         let socket = Socket::connect(&target.key.address).await.map_err(|error| {
             let kind = match error.kind() {
@@ -158,14 +171,13 @@ impl Connector for TlsConnector {
         peer: &P,
     ) -> Result<(Connection<Http2Session>, bool)> {
         let target = Target::of(peer)?;
-        let opening = self.open(target, peer);
-        let connection = match peer.total_connection_timeout() {
-            Some(limit) => timeout(limit, opening)
+        let connecting = self.connect(target, peer);
+        match peer.total_connection_timeout() {
+            Some(limit) => timeout(limit, connecting)
                 .await
-                .map_err(|_| Error::explain(ErrorType::ConnectTimedout, "connecting to an endpoint"))??,
-            None => opening.await?,
-        };
-        Ok((connection, false))
+                .map_err(|_| Error::explain(ErrorType::ConnectTimedout, "connecting to an endpoint"))?,
+            None => connecting.await,
+        }
     }
 
     async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, peer: &P) -> Option<Http2Session> {

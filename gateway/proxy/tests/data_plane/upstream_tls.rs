@@ -860,3 +860,25 @@ async fn secrets_that_rotate_under_load_cost_no_request() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_burst_of_requests_shares_the_connection_that_the_first_opens() {
+    let authority = Authority::new("ca");
+    let backend = telling(server(&leaf(&authority, &["a.com"]), None, &["h2"])).await;
+    let config = to(backend, UpstreamProtocol::Http2, simple());
+    let edge = Edge::trusting(config.snapshot(), &trusting(&authority)).await;
+    let tcp = TcpStream::connect(edge.address()).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
+    tokio::spawn(connection);
+    let calls = (0..50).map(|_| {
+        let mut sender = sender.clone();
+        async move {
+            let response = sender.send_request(Request::get("http://a.com/").body(full("")).unwrap()).await.unwrap();
+            assert_eq!(response.status(), 200);
+        }
+    });
+    futures::future::join_all(calls).await;
+    let endpoint = &edge.gateway.clusters()[0].endpoints[0];
+    assert_eq!((endpoint.cx_total, endpoint.rq_total), (1, 50), "{endpoint:?}");
+}

@@ -15,6 +15,8 @@ use super::PoolKey;
 /// A connection closes when nobody holds it: when the pool has let it go and its last stream has ended.
 pub(super) struct Http2Pool {
     connections: Mutex<Connections>,
+    /// Held by who opens a connection for a key, while somebody waits for it or holds it.
+    turns: Mutex<AHashMap<Arc<PoolKey>, Weak<Turn>>>,
     max_idle: usize,
     idle: Duration,
 }
@@ -29,6 +31,9 @@ struct Pooled {
     connection: ConnectionRef,
     last_used: Mutex<Instant>,
 }
+
+/// Who has this opens a connection.
+pub(super) type Turn = tokio::sync::Mutex<()>;
 
 /// Held by a stream: tells the pool when its connection was last of use.
 pub(super) struct Lease(Arc<Pooled>);
@@ -52,7 +57,20 @@ impl Pooled {
 
 impl Http2Pool {
     pub(super) fn new(max_idle: usize, idle: Duration) -> Self {
-        Self { connections: Mutex::default(), max_idle, idle }
+        Self { connections: Mutex::default(), turns: Mutex::default(), max_idle, idle }
+    }
+
+    /// The turn to open a connection for `key`. Who has waited for it looks for a stream first: a burst of requests
+    /// then opens as many connections as their streams need, and not one for each.
+    pub(super) fn turn(&self, key: &Arc<PoolKey>) -> Arc<Turn> {
+        let mut turns = self.turns.lock();
+        if let Some(turn) = turns.get(key).and_then(Weak::upgrade) {
+            return turn;
+        }
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::<Turn>::default();
+        turns.insert(key.clone(), Arc::downgrade(&turn));
+        turn
     }
 
     /// A stream on a connection that has room; none if a new connection is needed.
