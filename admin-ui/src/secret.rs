@@ -32,7 +32,7 @@ pub struct SecretStatus {
     pub failures: u64,
     /// Names that clients reach it by, sorted.
     pub hosts: Vec<String>,
-    /// Leaf first, then the others of its chain; of authorities all.
+    /// Of a chain the leaf; of authorities all.
     pub certificates: Vec<CertificateFacts>,
     /// The certificates in PEM.
     #[serde(skip)]

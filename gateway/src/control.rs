@@ -212,7 +212,7 @@ impl<P: Publish> Control<P> {
                     if !listens && listened != Some(false) {
                         tracing::warn!(
                             labels = labels(&self.compile_options),
-                            "no port is served: no Gateway with an HTTP server selects this gateway by its labels"
+                            "no port is served: no Gateway with a server that can be served selects this gateway by its labels"
                         );
                     }
                     self.save();

@@ -102,8 +102,10 @@ mod tests {
 
     use super::*;
 
-    /// A set of objects, each a kind, a name and entries.
-    fn set(objects: &[(&str, &str, &[(&str, &str)])]) -> ResourceSet {
+    /// Kind, name and entries.
+    type Written<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+    fn set(objects: &[Written<'_>]) -> ResourceSet {
         let text: String = objects
             .iter()
             .map(|(kind, name, entries)| {
@@ -133,7 +135,7 @@ mod tests {
         offers.map(|offer| (offer.name.as_str(), kind(&offer.payload))).collect()
     }
 
-    fn check(objects: &[(&str, &str, &[(&str, &str)])], expected: &[(&str, &str)]) {
+    fn check(objects: &[Written<'_>], expected: &[(&str, &str)]) {
         assert_eq!(offered(&Documents::default().update(&set(objects))), expected, "{objects:?}");
     }
 
