@@ -7,6 +7,7 @@
 //! Invariants:
 //! - a request reads one [`Published`](published::Published) and keeps it until it ends, so it never sees two Snapshots;
 //! - publishing never closes a connection of a listener that stays; a listener that goes finishes what it has;
+//! - a request is served on a connection only if the handshake asked of its client what the request's filter chain asks;
 //! - nothing that a client or a backend sends makes a worker panic or keep memory without a bound;
 //! - there is no lock on the path of a request.
 //!

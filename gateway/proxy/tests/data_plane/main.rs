@@ -20,5 +20,6 @@ mod tls;
 mod tls_abuse;
 mod tls_edge;
 mod tls_identity;
+mod tls_streams;
 mod upgrades;
 mod upstream_tls;

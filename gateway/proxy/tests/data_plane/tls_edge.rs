@@ -33,12 +33,14 @@ pub(crate) struct Server {
     pub(crate) tls: ServerTls,
     pub(crate) routed: Vec<&'static str>,
     pub(crate) backend: SocketAddr,
+    /// Of its routes.
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Server {
     /// Shows the secret called `name`, asks nothing of clients and routes all of its hosts.
     pub(crate) fn new(name: &'static str, hosts: &[&'static str], backend: SocketAddr) -> Self {
-        Self { name, hosts: hosts.to_vec(), tls: simple(name), routed: hosts.to_vec(), backend }
+        Self { name, hosts: hosts.to_vec(), tls: simple(name), routed: hosts.to_vec(), backend, timeout: None }
     }
 
     pub(crate) fn tls(mut self, tls: ServerTls) -> Self {
@@ -87,7 +89,9 @@ pub(crate) fn listener(name: &str, config: &mut Config, servers: Vec<Server>) ->
         .map(|server| {
             let cluster = config.cluster(server.name, &[server.backend]);
             let domains = server.routed.iter().map(|host| Host::new_unchecked(host)).collect();
-            let routes = vec![forward(Forward::new(vec![destination(&cluster)]))];
+            let mut route = Forward::new(vec![destination(&cluster)]);
+            route.timeout = server.timeout;
+            let routes = vec![forward(route)];
             let host = VirtualHost::new(format!("{}:443", server.name), domains, routes);
             let table = Arc::new(RouteTable::new(server.name.into(), vec![Arc::new(host)]));
             let mut chain = FilterChain::new(server.name.into(), NetworkFilter::Http(table));
