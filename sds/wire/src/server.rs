@@ -121,6 +121,15 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+impl Limits {
+    /// Bytes that one connection may have sent and no stream has read yet. The h2 library closes connections whose
+    /// small frames, counted as 256 bytes each, take more than half of it; and a client that (re)connects sends the
+    /// small first requests of all its streams at once.
+    fn connection_window(&self) -> u32 {
+        u32::try_from(self.streams.saturating_mul(2 * 256)).unwrap_or(u32::MAX).clamp(1 << 20, 16 << 20)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -264,6 +273,7 @@ impl SdsServer {
             .http2_keepalive_timeout(Some(timeout))
             .max_concurrent_streams(Some(u32::try_from(limits.streams).unwrap_or(u32::MAX)))
             .http2_max_header_list_size(Some(16 << 10))
+            .initial_connection_window_size(Some(limits.connection_window()))
             .serve_with_incoming_shutdown(
                 SecretDiscoveryServiceServer::new(service).max_decoding_message_size(limits.request_bytes),
                 poll_fn(move |cx| accepted.poll_recv(cx)),

@@ -417,6 +417,82 @@ async fn a_client_that_says_nothing_is_closed() {
 }
 
 #[tokio::test]
+async fn rubbish_closes_its_own_connection_only() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let folder = folder();
+    let path = folder.path().join("sds.sock");
+    let theirs = Arc::new(SecretStore::default());
+    let server = Running::unix(&path, &theirs);
+    let mut raw = Raw::unix(&path).await;
+    let mut stream = raw.stream().await;
+    stream.send(request("", &["a"])).await;
+    server.until("it is subscribed", |monitor| monitor.counters().subscriptions == 1).await;
+    for rubbish in
+        [&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..], &[0xff; 4096], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff"]
+    {
+        let mut connection = tokio::net::UnixStream::connect(&path).await.unwrap();
+        let _ = connection.write_all(rubbish).await;
+        let _ = connection.shutdown().await;
+        let mut rest = Vec::new();
+        let _ = soon("it is closed", connection.read_to_end(&mut rest)).await;
+    }
+    server.until("only ours is left", |monitor| monitor.counters().connections_open == 1).await;
+    offer(&theirs, "a", Authority::new().server("a.example").payload());
+    assert_eq!(stream.next_name().await, "a");
+    drop((stream, raw));
+    server.stop().await;
+}
+
+/// As an Envoy with a secret for each of its many hosts, when it starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_streams_may_begin_at_once_in_one_connection() {
+    const STREAMS: usize = 8000;
+    let folder = folder();
+    let path = folder.path().join("sds.sock");
+    let theirs = Arc::new(SecretStore::default());
+    offer(&theirs, "a", Authority::new().server("a.example").payload());
+    let server = Running::unix(&path, &theirs);
+    let raw = Raw::unix(&path).await;
+    let opening = (0..STREAMS).map(|_| {
+        let mut raw = raw.clone();
+        tokio::spawn(async move {
+            let mut stream = raw.subscribed(request("", &["a"])).await;
+            assert_eq!(stream.next_name().await, "a");
+            stream
+        })
+    });
+    let opening: Vec<_> = opening.collect();
+    let streams = futures::future::try_join_all(opening).await.unwrap();
+    assert_eq!(server.monitor.counters().streams_open, STREAMS as u64);
+    drop((streams, raw));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_response_that_is_too_large_is_not_taken_in() {
+    use common::provider::{Provider, resource};
+
+    let folder = folder();
+    let path = folder.path().join("provider.sock");
+    let mut provider_side = Provider::start(&path);
+    let mut options = provider("p", &unix(&path));
+    options.response_bytes = 1000;
+    let (client, ours) = client(options, &["sds://p/a"]);
+    provider_side.request().await;
+    let mut pair = Authority::new().server("a.example");
+    pair.chain = pair.chain.repeat(10);
+    provider_side.respond("1", "n1", vec![resource("a", &pair)]).await;
+    let status = until_client(&client, "it is refused", |status| {
+        status.last_error.as_ref().is_some_and(|error| error.contains("OutOfRange"))
+    })
+    .await;
+    assert_eq!(status.responses, 0);
+    assert!(ours.get(&SecretName::new("sds://p/a")).is_none());
+    client.stop().await;
+}
+
+#[tokio::test]
 async fn a_drain_ends_streams_and_cuts_off_who_stays() {
     let folder = folder();
     let path = folder.path().join("sds.sock");

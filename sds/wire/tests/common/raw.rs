@@ -37,6 +37,7 @@ pub(crate) fn delta(subscribe: &[&str], unsubscribe: &[&str]) -> DeltaDiscoveryR
     }
 }
 
+#[derive(Clone)]
 pub(crate) struct Raw(SecretDiscoveryServiceClient<Channel>);
 
 /// One stream: requests go out as the test sends them.
@@ -53,7 +54,9 @@ impl Raw {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap();
+        // Room for all requests that a test sends at once.
+        let endpoint = Endpoint::from_static("http://localhost").buffer_size(8192);
+        let channel = endpoint.connect_with_connector(connector).await.unwrap();
         Self(SecretDiscoveryServiceClient::new(channel))
     }
 
@@ -66,6 +69,18 @@ impl Raw {
         let opening = self.0.stream_secrets(poll_fn(move |cx| outgoing.poll_recv(cx)));
         let opened = soon("a stream", opening).await?;
         Ok(RawStream { requests: Some(requests), responses: opened.into_inner() })
+    }
+
+    /// A stream whose first request goes out with its start.
+    pub(crate) async fn subscribed(
+        &mut self,
+        first: DiscoveryRequest,
+    ) -> RawStream<DiscoveryRequest, DiscoveryResponse> {
+        let (requests, mut outgoing) = mpsc::channel(8);
+        requests.send(first).await.unwrap();
+        let opening = self.0.stream_secrets(poll_fn(move |cx| outgoing.poll_recv(cx)));
+        let opened = soon("a stream", opening).await.unwrap();
+        RawStream { requests: Some(requests), responses: opened.into_inner() }
     }
 
     pub(crate) async fn delta(&mut self) -> RawStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse> {
