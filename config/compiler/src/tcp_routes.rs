@@ -346,6 +346,10 @@ impl RuleUsage {
         for (service, admitted) in &self.admitted {
             let Some(bound) = bindings.services.get(*service) else { continue };
             let (object, spec) = (bound.object, bound.spec);
+            // What is of no use here may be meant for sidecars.
+            if spec.gateways.iter().any(|reference| reference == "mesh") {
+                continue;
+            }
             if !spec.http.is_empty() && !admitted.requests && (admitted.bytes || admitted.passthrough) {
                 let message = if admitted.passthrough {
                     "the servers that admit its hosts pass TLS through, where `tls` rules route by server name; \

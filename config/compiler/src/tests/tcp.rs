@@ -186,6 +186,9 @@ fn a_passthrough_server_without_rules_resets_and_http_rules_do_not_help_it() {
     assert!(compilation.snapshot.listeners().is_empty());
     check_finding(&compilation, "TG0005", "spec.servers[0]", "has `tls` rules for its hosts");
     check_finding(&compilation, "TG0005", "spec.http", "pass TLS through");
+    // What may be meant for sidecars is no mistake.
+    let for_mesh = virtual_service("v", &rules).replace("[istio-system/gw]", "[istio-system/gw, mesh]");
+    assert_eq!(findings(&with_servers(&[passthrough("pass", "a.com")], &[for_mesh])).len(), 1);
     // And `tls` rules do not help a server that routes requests.
     let rules = format!("hosts: [a.com], tls: [{{match: [{{sniHosts: [a.com]}}], {}}}]", to("a"));
     let simple = https("https", "a.com", "mode: SIMPLE, credentialName: x");
