@@ -882,3 +882,38 @@ async fn a_burst_of_requests_shares_the_connection_that_the_first_opens() {
     let endpoint = &edge.gateway.clusters()[0].endpoints[0];
     assert_eq!((endpoint.cx_total, endpoint.rq_total), (1, 50), "{endpoint:?}");
 }
+
+#[tokio::test]
+async fn refused_streams_and_unavailable_calls_are_tried_elsewhere_with_their_bodies() {
+    let authority = Authority::new("ca");
+    let identity = leaf(&authority, &["a.com"]);
+    let refusing = secure_backend::accept(server(&identity, None, &["h2"]), |stream, _| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            respond.send_reset(h2::Reason::REFUSED_STREAM);
+        }
+    })
+    .await;
+    let unavailable = secure_backend::serve(server(&identity, None, &["h2"]), |_, _| async move {
+        let response = Response::builder().header("content-type", "application/grpc").header("grpc-status", "14");
+        response.body(full("")).unwrap()
+    })
+    .await;
+    let well = secure_backend::serve(server(&identity, None, &["h2"]), |request, _| async move {
+        Response::new(full(request.into_body().collect().await.unwrap().to_bytes()))
+    })
+    .await;
+    for unwell in [refusing, unavailable] {
+        let mut config = Config::new();
+        let cluster = config.cluster_of("backend", &[unwell, well], UpstreamProtocol::Http2);
+        config.secure(&cluster, simple());
+        let config = config.route(forward(Forward::new(vec![destination(&cluster)])));
+        let edge = Edge::trusting(config.snapshot(), &trusting(&authority)).await;
+        for _ in 0..6 {
+            let grpc =
+                "POST / HTTP/1.1\r\nHost: a.com\r\nContent-Type: application/grpc\r\nContent-Length: 3\r\n\r\nmsg";
+            let answer = once(edge.address(), grpc).await;
+            assert_eq!((answer.status, answer.text()), (200, "msg"), "{answer:?}");
+        }
+    }
+}
