@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use support::pebble::{Faults, NO_FAULTS, Pebble, free_ports};
 use support::responder::Responder;
 use support::{
     DAY, Helper, ManualClock, files, head_field, issued, leaf, names_of, only_file, options, request, told,
@@ -16,6 +15,8 @@ use support::{
 };
 use tidegate_acme::{CertificateRequest, CertificateState, ChallengeKind, Clock, Issuer, Report};
 use tidegate_sds::SecretStore;
+use tidegate_tests::pebble::{Faults, NO_FAULTS, Pebble};
+use tidegate_tests::process::free_port;
 use tokio::task::JoinSet;
 
 struct Rig {
@@ -191,7 +192,7 @@ fn await_order(state: &Path) -> String {
 async fn processes_killed_while_they_order_leave_one_account_and_the_certificate_comes() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("acme");
-    let [http, tls] = free_ports();
+    let [http, tls] = [free_port(), free_port()];
     let pebble = Pebble::start(http, tls, Faults { sleep: 2, ..NO_FAULTS });
     let told = format!("{}|{}|{}|{http}", pebble.directory, pebble.roots.display(), state.display());
     let process = Helper::start("a_process_that_orders_until_it_is_killed", HELPER, &told);

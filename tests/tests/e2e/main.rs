@@ -3,6 +3,7 @@
 
 mod abuse;
 mod access_log;
+mod acme;
 mod admin;
 mod bad_input;
 mod demo;

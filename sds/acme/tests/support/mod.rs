@@ -2,7 +2,6 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod authority;
-pub(crate) mod pebble;
 pub(crate) mod responder;
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The authority that Let's Encrypt tests with (Debian package `pebble`), and its name server.
 
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -9,27 +9,30 @@ use std::time::Instant;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 
-use super::PATIENCE;
+use crate::process::free_port;
+use crate::wait::PATIENCE;
 
 /// Faults that pebble injects, by its environment variables.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Faults {
+pub struct Faults {
     /// Percent of good nonces that are refused.
-    pub(crate) nonce_reject: u32,
+    pub nonce_reject: u32,
     /// Percent of authorizations that a later order finds valid already.
-    pub(crate) authz_reuse: u32,
-    pub(crate) alternate_roots: u32,
-    pub(crate) chain_length: u32,
+    pub authz_reuse: u32,
+    pub alternate_roots: u32,
+    pub chain_length: u32,
     /// A validation waits at random up to so many seconds; none at zero.
-    pub(crate) sleep: u32,
+    pub sleep: u32,
 }
 
-pub(crate) const NO_FAULTS: Faults =
-    Faults { nonce_reject: 0, authz_reuse: 0, alternate_roots: 0, chain_length: 1, sleep: 0 };
+pub const NO_FAULTS: Faults = Faults { nonce_reject: 0, authz_reuse: 0, alternate_roots: 0, chain_length: 1, sleep: 0 };
 
-pub(crate) struct Pebble {
-    pub(crate) directory: String,
-    pub(crate) roots: PathBuf,
+/// A running pebble; ends when dropped.
+pub struct Pebble {
+    /// URL of the directory.
+    pub directory: String,
+    /// PEM file that vouches for the directory's own TLS.
+    pub roots: PathBuf,
     port: u16,
     faults: Faults,
     names: Running,
@@ -50,9 +53,9 @@ impl Drop for Running {
 
 impl Pebble {
     /// Names resolve to loopback; HTTP-01 is looked for on `http`, TLS-ALPN-01 on `tls`.
-    pub(crate) fn start(http: u16, tls: u16, faults: Faults) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let [port, management, dns, dns_management] = free_ports();
+    pub fn start(http: u16, tls: u16, faults: Faults) -> Self {
+        let folder = tempfile::tempdir().expect("a file, a key or a process of pebble");
+        let [port, management, dns, dns_management] = [(); 4].map(|()| free_port());
         let roots = own_tls(folder.path());
         let path = |name: &str| folder.path().join(name);
         let config = json!({"pebble": {
@@ -66,7 +69,7 @@ impl Pebble {
             "externalAccountBindingRequired": false,
             "certificateValidityPeriod": 90 * 86400,
         }});
-        std::fs::write(path("pebble.json"), config.to_string()).unwrap();
+        std::fs::write(path("pebble.json"), config.to_string()).expect("a file, a key or a process of pebble");
         let names_address = format!("127.0.0.1:{dns}");
         let mut command = Command::new("pebble-challtestsrv");
         command.args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-dns01", &names_address]);
@@ -79,9 +82,14 @@ impl Pebble {
         pebble
     }
 
-    /// A new process on the same port, which knows nothing of what the old one had.
-    pub(crate) fn restart(&mut self) {
+    /// The process ends.
+    pub fn stop(&mut self) {
         self.process = None;
+    }
+
+    /// A new process on the same port, which knows nothing of what the old one had.
+    pub fn restart(&mut self) {
+        self.stop();
         let Faults { nonce_reject, authz_reuse, alternate_roots, chain_length, sleep } = self.faults;
         let mut command = Command::new("pebble");
         command.arg("-config").arg(self.folder.path().join("pebble.json"));
@@ -101,7 +109,10 @@ impl Pebble {
             assert!(Instant::now() < deadline, "pebble does not listen");
             std::thread::yield_now();
         }
-        assert!(self.names.0.try_wait().unwrap().is_none(), "pebble-challtestsrv ended");
+        assert!(
+            self.names.0.try_wait().expect("a file, a key or a process of pebble").is_none(),
+            "pebble-challtestsrv ended"
+        );
     }
 }
 
@@ -113,7 +124,7 @@ fn start(mut command: Command, ready: &str) -> Running {
         Ok(child) => Running(child),
         Err(error) => panic!("{program}: {error}; install it with: sudo apt-get install -y pebble"),
     };
-    let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
+    let mut lines = BufReader::new(running.0.stdout.take().expect("a file, a key or a process of pebble")).lines();
     let mut seen = String::new();
     loop {
         match lines.next() {
@@ -126,18 +137,15 @@ fn start(mut command: Command, ready: &str) -> Running {
     running
 }
 
-/// Ports that nobody listens on, all different.
-pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
-}
-
 /// Debian's pebble brings no certificate of its own.
 fn own_tls(folder: &Path) -> PathBuf {
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let key = KeyPair::generate().expect("a file, a key or a process of pebble");
+    let certificate = CertificateParams::new(["localhost".to_owned()])
+        .expect("a file, a key or a process of pebble")
+        .self_signed(&key)
+        .expect("a file, a key or a process of pebble");
     let path = folder.join("certificate.pem");
-    std::fs::write(&path, certificate.pem()).unwrap();
-    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+    std::fs::write(&path, certificate.pem()).expect("a file, a key or a process of pebble");
+    std::fs::write(folder.join("key.pem"), key.serialize_pem()).expect("a file, a key or a process of pebble");
     path
 }
