@@ -120,6 +120,7 @@ pub struct NameStatus {
     pub state: NameState,
     /// `version_info` of the last response that it came in.
     pub version: String,
+    #[serde(serialize_with = "crate::time::maybe")]
     pub updated: Option<SystemTime>,
     /// Why it was refused.
     pub reason: Option<String>,
@@ -132,9 +133,11 @@ pub struct SdsClientStatus {
     pub address: String,
     pub state: ConnectionState,
     /// When the state began.
+    #[serde(serialize_with = "crate::time::moment")]
     pub since: SystemTime,
     /// The last thing that ended or prevented a connection, and when. Kept while all is well again.
     pub last_error: Option<String>,
+    #[serde(serialize_with = "crate::time::maybe")]
     pub last_error_at: Option<SystemTime>,
     /// Sorted by name.
     pub names: Vec<NameStatus>,

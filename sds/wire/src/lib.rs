@@ -18,6 +18,7 @@ mod payload;
 mod server;
 mod service;
 mod subscription;
+mod time;
 mod tls;
 
 pub use authorization::{Authorization, Identity, NamePattern, Rule, RuleError, Who};

@@ -40,6 +40,7 @@ pub struct StreamStatus {
     /// `node.id` of its first request.
     pub node: String,
     pub protocol: Protocol,
+    #[serde(serialize_with = "crate::time::moment")]
     pub since: SystemTime,
     /// Names that it is subscribed to, and how many of them wait for content, may not be read, or hold content that the
     /// client rejected.
@@ -57,6 +58,7 @@ pub struct StreamStatus {
 /// A client rejected a secret.
 #[derive(Clone, Debug, Serialize)]
 pub struct Nack {
+    #[serde(serialize_with = "crate::time::moment")]
     pub at: SystemTime,
     pub identity: String,
     pub address: String,

@@ -97,14 +97,19 @@ impl ServerIdentity {
         {
             return Ok(built.handshake());
         }
-        let certificate = self.find(&self.certificate, |content| matches!(content, Content::Certificate(_)));
-        let certificate = certificate.ok_or_else(|| IdentityError::NoCertificate(list(&self.certificate)))?;
         let authorities = if self.client_authorities.is_empty() {
             None
         } else {
             let found = self.find(&self.client_authorities, |content| matches!(content, Content::Trust(_)));
+            if found.is_none()
+                && let Some(earlier) = built.take()
+            {
+                earlier.kill.cancel();
+            }
             Some(found.ok_or_else(|| IdentityError::NoAuthorities(list(&self.client_authorities)))?)
         };
+        let certificate = self.find(&self.certificate, |content| matches!(content, Content::Certificate(_)));
+        let certificate = certificate.ok_or_else(|| IdentityError::NoCertificate(list(&self.certificate)))?;
         let same_authorities = built.as_ref().is_some_and(|built| same(&built.authorities, &authorities));
         if let Some(built) = &mut *built
             && same_authorities
