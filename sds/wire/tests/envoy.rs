@@ -18,9 +18,19 @@ const NAME: &str = "kubernetes://istio-system/webapp";
 
 /// Handshakes until one shows a leaf.
 async fn until_shown(envoy: &Envoy, authority: &Authority, identity: Option<&Pair>, leaf: &[u8]) -> Connection {
+    until_shown_for(HOST, envoy, authority, identity, leaf).await
+}
+
+async fn until_shown_for(
+    host: &str,
+    envoy: &Envoy,
+    authority: &Authority,
+    identity: Option<&Pair>,
+    leaf: &[u8],
+) -> Connection {
     soon("Envoy shows the certificate", async {
         loop {
-            let opened = Connection::open(envoy.address, HOST, config(authority, identity)).await;
+            let opened = Connection::open(envoy.address, host, config(authority, identity)).await;
             match opened {
                 Ok(connection) if connection.leaf() == leaf => return connection,
                 _ => tokio::task::yield_now().await,
@@ -39,7 +49,8 @@ async fn check_rotation(api_type: &str) {
     let first = authority.server(HOST);
     offer(&store, NAME, first.payload());
     let server = Running::unix(&socket, &store);
-    let envoy = Envoy::start(EnvoyOptions { socket: &socket, api_type, certificate: NAME, authorities: None }).await;
+    let envoy =
+        Envoy::start(EnvoyOptions { socket: &socket, api_type, certificates: &[NAME], authorities: None }).await;
 
     let mut open = until_shown(&envoy, &authority, None, &first.leaf).await;
     assert_eq!(open.get(HOST).await.unwrap(), (200, "hello".to_owned()));
@@ -91,8 +102,12 @@ async fn envoy_waits_for_a_secret_and_verifies_clients_with_our_authorities() {
     };
     let server = Running::start(options, &store);
     offer(&store, "kubernetes://istio-system/webapp-cacert", trust(&strangers.pem()));
-    let wanted =
-        EnvoyOptions { socket: &socket, api_type: "GRPC", certificate: "webapp", authorities: Some("webapp-cacert") };
+    let wanted = EnvoyOptions {
+        socket: &socket,
+        api_type: "GRPC",
+        certificates: &["webapp"],
+        authorities: Some("webapp-cacert"),
+    };
     let envoy = Envoy::start(wanted).await;
     server.until("Envoy asks for both", |monitor| monitor.streams().len() == 2).await;
     let pair = servers.server(HOST);
@@ -127,7 +142,8 @@ async fn what_envoy_rejects_is_on_the_books_and_its_last_good_serves_on() {
     offer(&store, NAME, first.payload());
     let server = Running::unix(&socket, &store);
     let envoy =
-        Envoy::start(EnvoyOptions { socket: &socket, api_type: "GRPC", certificate: NAME, authorities: None }).await;
+        Envoy::start(EnvoyOptions { socket: &socket, api_type: "GRPC", certificates: &[NAME], authorities: None })
+            .await;
     until_shown(&envoy, &authority, None, &first.leaf).await;
     offer(&store, NAME, authority.server_with(HOST, &rcgen::PKCS_ED25519).payload());
     server.until("Envoy rejects it", |monitor| monitor.counters().nacks == 1).await;
@@ -146,5 +162,38 @@ async fn what_envoy_rejects_is_on_the_books_and_its_last_good_serves_on() {
             monitor.streams().iter().all(|stream| stream.resources[0].state == ResourceState::Acknowledged)
         })
         .await;
+    server.stop().await;
+}
+
+/// Envoy opens a stream for each secret; each rotates by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envoy_with_hundreds_of_hosts_follows_each_of_them() {
+    const HOSTS: usize = 300;
+    let folder = folder();
+    let socket = folder.path().join("sds.sock");
+    let store = Arc::new(SecretStore::default());
+    let authority = Authority::new();
+    let hosts: Vec<_> = (0..HOSTS).map(|host| format!("h{host}.example")).collect();
+    let names: Vec<_> = hosts.iter().map(|host| format!("kubernetes://ns/{host}")).collect();
+    for (host, name) in hosts.iter().zip(&names) {
+        offer(&store, name, authority.server(host).payload());
+    }
+    let server = Running::unix(&socket, &store);
+    let certificates: Vec<_> = names.iter().map(String::as_str).collect();
+    let wanted = EnvoyOptions { socket: &socket, api_type: "GRPC", certificates: &certificates, authorities: None };
+    let envoy = Envoy::start(wanted).await;
+    server.until("Envoy has all", |monitor| monitor.counters().acks == HOSTS as u64).await;
+    assert_eq!(server.monitor.counters().streams_open, HOSTS as u64);
+    assert_eq!(server.monitor.counters().connections_open, 1);
+    let rotated: Vec<_> = hosts.iter().map(|host| authority.server(host)).collect();
+    for (name, pair) in names.iter().zip(&rotated) {
+        offer(&store, name, pair.payload());
+    }
+    for at in [0, HOSTS / 2, HOSTS - 1] {
+        let mut connection = until_shown_for(&hosts[at], &envoy, &authority, None, &rotated[at].leaf).await;
+        assert_eq!(connection.get(&hosts[at]).await.unwrap().0, 200);
+    }
+    server.until("Envoy has all again", |monitor| monitor.counters().acks == 2 * HOSTS as u64).await;
+    assert_eq!(server.monitor.counters().nacks, 0);
     server.stop().await;
 }

@@ -18,7 +18,8 @@ pub(crate) struct EnvoyOptions<'a> {
     pub(crate) socket: &'a Path,
     /// `GRPC` or `DELTA_GRPC`.
     pub(crate) api_type: &'a str,
-    pub(crate) certificate: &'a str,
+    /// Secrets. If there are several, each is shown for the server name that is the last part of its name.
+    pub(crate) certificates: &'a [&'a str],
     /// Client certificates are asked for and verified with it.
     pub(crate) authorities: Option<&'a str>,
 }
@@ -67,15 +68,49 @@ fn sds(name: &str, api_type: &str) -> Value {
     })
 }
 
-fn bootstrap(options: &EnvoyOptions<'_>) -> Value {
-    let mut common = json!({"tls_certificate_sds_secret_configs": [sds(options.certificate, options.api_type)]});
+fn filter_chain(options: &EnvoyOptions<'_>, certificate: &str) -> Value {
+    let mut common = json!({"tls_certificate_sds_secret_configs": [sds(certificate, options.api_type)]});
     if let Some(authorities) = options.authorities {
         common["validation_context_sds_secret_config"] = sds(authorities, options.api_type);
     }
+    let names: &[&str] = match options.certificates {
+        [_] => &[],
+        _ => &[certificate.rsplit('/').next().unwrap()],
+    };
     let route = json!({
         "match": {"prefix": "/"},
         "direct_response": {"status": 200, "body": {"inline_string": "hello"}},
     });
+    json!({
+        "filter_chain_match": {"server_names": names},
+        "transport_socket": {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "common_tls_context": common,
+                "require_client_certificate": options.authorities.is_some(),
+            },
+        },
+        "filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": {
+                "@type": concat!(
+                    "type.googleapis.com/envoy.extensions.filters.network.",
+                    "http_connection_manager.v3.HttpConnectionManager"
+                ),
+                "stat_prefix": "test",
+                "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+                "http_filters": [{
+                    "name": "envoy.filters.http.router",
+                    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+                }],
+            },
+        }],
+    })
+}
+
+fn bootstrap(options: &EnvoyOptions<'_>) -> Value {
+    let chains: Vec<_> = options.certificates.iter().map(|certificate| filter_chain(options, certificate)).collect();
     json!({
         "node": {"id": "router~127.0.0.1~envoy.test~test", "cluster": "test"},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
@@ -97,28 +132,13 @@ fn bootstrap(options: &EnvoyOptions<'_>) -> Value {
             "listeners": [{
                 "name": "https",
                 "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-                "filter_chains": [{
-                    "transport_socket": {
-                        "name": "envoy.transport_sockets.tls",
-                        "typed_config": {
-                            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-                            "common_tls_context": common,
-                            "require_client_certificate": options.authorities.is_some(),
-                        },
+                "listener_filters": [{
+                    "name": "envoy.filters.listener.tls_inspector",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
                     },
-                    "filters": [{
-                        "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": {
-                            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-                            "stat_prefix": "test",
-                            "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
-                            "http_filters": [{
-                                "name": "envoy.filters.http.router",
-                                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
-                            }],
-                        },
-                    }],
                 }],
+                "filter_chains": chains,
             }],
         },
     })
