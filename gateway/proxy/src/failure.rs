@@ -208,6 +208,11 @@ fn is_protocol_error(error: &Error) -> bool {
 
 /// What TLS said on a connection that was secured already: with TLS 1.3 a backend refuses a certificate that late.
 fn tls_failure(error: &Error) -> Option<String> {
+    if let Some(error) = h2_error(error).and_then(h2::Error::get_io) {
+        // HTTP/2 keeps the text alone. Nothing but TLS says that data are invalid.
+        let is_tls = error.kind() == std::io::ErrorKind::InvalidData;
+        return is_tls.then(|| format!("TLS_error:{error}:TLS_error_end"));
+    }
     let error: &std::io::Error = error.root_cause().downcast_ref()?;
     error.get_ref()?.is::<rustls::Error>().then(|| TransportFailure::of_io(error).to_string())
 }

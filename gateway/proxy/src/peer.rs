@@ -53,7 +53,14 @@ pub(crate) fn build(
     // An upgrade is HTTP/1's; HTTP/2 has no room for it.
     let http2 = http2 && !session.is_upgrade_req();
     let target = match cluster.tls() {
-        Some(tls) => Some(secure(session, tls, &host, http2)?),
+        Some(tls) => {
+            let secured = secure(session, tls, &host, http2);
+            if secured.is_err() {
+                // An earlier try may have failed for another reason.
+                context.transport_failure = None;
+            }
+            Some(secured?)
+        }
         None => None,
     };
     context.pool_key = target.as_ref().map(|target| target.key().clone());

@@ -80,8 +80,12 @@ where
             let (tcp, _) = listener.accept().await.unwrap();
             let (acceptor, then) = (acceptor.clone(), then.clone());
             tokio::spawn(async move {
-                if let Ok(stream) = acceptor.accept(tcp).await {
-                    then(stream, number).await;
+                match acceptor.accept(tcp).into_fallible().await {
+                    Ok(stream) => then(stream, number).await,
+                    // Closing with unread bytes would reset the connection, and so overtake the alert.
+                    Err((_, mut tcp)) => {
+                        let _ = tokio::io::copy(&mut tcp, &mut tokio::io::sink()).await;
+                    }
                 }
             });
         }

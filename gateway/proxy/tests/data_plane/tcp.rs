@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::backend::Count;
 use crate::certificates::{self, Authority, offer, offer_trust};
 use crate::harness::{Config, Edge, endpoint, missing, nobody};
 use crate::secure_backend::{self, leaf, server};
@@ -238,7 +239,10 @@ async fn connections_are_spread_by_weight() {
 
 #[tokio::test]
 async fn without_a_way_to_a_host_the_connection_closes_and_says_why() {
-    let refused = nobody();
+    // Bound and not listened on: nobody else gets the port, and connections to it are refused.
+    let taken = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    taken.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let refused = taken.local_addr().unwrap().as_socket().unwrap();
     for (case, flags, rest) in [
         ("no route", "NR", "\"-\" - - tcp-route"),
         ("no cluster", "NC", "\"-\" outbound|1||gone - tcp-route"),
@@ -333,15 +337,27 @@ async fn draining_leaves_connections_until_its_deadline() {
 
 #[tokio::test]
 async fn a_slow_reader_holds_the_writer_back() {
-    let (config, cluster) = to(backend(|mut tcp| async move {
-        let chunk = vec![7; 64 * 1024];
-        while tcp.write_all(&chunk).await.is_ok() {}
+    let written = Count::default();
+    let counter = written.clone();
+    let (config, cluster) = to(backend(move |mut tcp| {
+        let counter = counter.clone();
+        async move {
+            let chunk = vec![7; 64 * 1024];
+            while tcp.write_all(&chunk).await.is_ok() {
+                counter.add();
+            }
+        }
     })
     .await);
     let edge = serving(config, proxy(&[(&cluster, 1)])).await;
     let mut tcp = TcpStream::connect(edge.address()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    // More than what the kernel keeps was never read from the backend.
+    // The kernel's buffers take some megabytes, and then nothing moves.
+    let mut before = usize::MAX;
+    while written.get() != before {
+        before = written.get();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(before < 512, "{before} chunks of 64 KiB went to nobody");
     let mut some = vec![0; 1024 * 1024];
     tcp.read_exact(&mut some).await.unwrap();
     assert!(some.iter().all(|byte| *byte == 7));
