@@ -29,6 +29,9 @@ for purpose in "$@"; do
         need pebble pebble
         need_python
         ;;
+    soak)
+        need testssl.sh testssl
+        ;;
     bench | compare)
         need wrk wrk
         need nghttp2-client h2load

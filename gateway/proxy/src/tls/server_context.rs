@@ -148,7 +148,8 @@ impl ServerContext {
         let uri_sans = shown[0].end_entity_cert().map(|leaf| PeerFacts::of(leaf).uri_sans).unwrap_or_default();
         let mut config = builder.with_cert_resolver(Arc::new(Shown(shown)));
         config.alpn_protocols = settings.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        config.ignore_client_order = !settings.parameters.cipher_suites.is_empty();
+        // The server's order counts, as in Envoy.
+        config.ignore_client_order = true;
         // Sessions live in tickets only, whose key is this configuration's own and ends with it: a ticket of another
         // filter chain, or from before a change of authorities, is not readable here.
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -113,7 +113,7 @@ async fn testssl_finds_nothing_above_low() {
         "127.0.0.1",
         "--add-ca",
         "ca.pem",
-        "-oJ",
+        "--jsonfile",
         &out,
         "--severity",
         "LOW",

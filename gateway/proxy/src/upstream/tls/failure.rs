@@ -36,22 +36,23 @@ impl TransportFailure {
     }
 
     fn of_tls(error: &Error) -> Self {
-        let (reason, name, detail) = match error {
-            Error::AlertReceived(alert) => (ALERT + u32::from(u8::from(*alert)), alert_name(*alert), ""),
-            Error::InvalidCertificate(error) => (125, "CERTIFICATE_VERIFY_FAILED".into(), verification(error)),
-            Error::NoCertificatesPresented => (192, "PEER_DID_NOT_RETURN_A_CERTIFICATE".into(), ""),
+        let (reason, text): (u32, Cow<'_, str>) = match error {
+            Error::AlertReceived(alert) => (ALERT + u32::from(u8::from(*alert)), alert_name(*alert)),
+            Error::InvalidCertificate(error) => {
+                (125, format!("CERTIFICATE_VERIFY_FAILED:{}", verification(error)).into())
+            }
+            Error::NoCertificatesPresented => (192, "PEER_DID_NOT_RETURN_A_CERTIFICATE".into()),
             // What is no TLS at all, such as an answer in plain text.
-            Error::InvalidMessage(_) => (247, "WRONG_VERSION_NUMBER".into(), ""),
-            Error::PeerIncompatible(_) => (240, "UNSUPPORTED_PROTOCOL".into(), ""),
-            Error::NoApplicationProtocol => (ALERT + 120, alert_name(AlertDescription::NoApplicationProtocol), ""),
+            Error::InvalidMessage(_) => (247, "WRONG_VERSION_NUMBER".into()),
+            Error::PeerIncompatible(_) => (240, "UNSUPPORTED_PROTOCOL".into()),
+            Error::NoApplicationProtocol => (ALERT + 120, alert_name(AlertDescription::NoApplicationProtocol)),
             Error::PeerMisbehaved(_)
             | Error::InappropriateMessage { .. }
-            | Error::InappropriateHandshakeMessage { .. } => (225, "UNEXPECTED_MESSAGE".into(), ""),
+            | Error::InappropriateHandshakeMessage { .. } => (225, "UNEXPECTED_MESSAGE".into()),
             _ => return Self("TLS_error:the handshake failed:TLS_error_end".into()),
         };
-        let separator = if detail.is_empty() { "" } else { ":" };
         let code = SSL + reason;
-        Self(format!("TLS_error:|{code}:SSL routines:OPENSSL_internal:{name}{separator}{detail}:TLS_error_end").into())
+        Self(format!("TLS_error:|{code}:SSL routines:OPENSSL_internal:{text}:TLS_error_end").into())
     }
 }
 
@@ -82,38 +83,26 @@ fn alert_name(alert: AlertDescription) -> Cow<'static, str> {
 }
 
 /// OpenSSL's words for what is wrong with a certificate, as Envoy shows them.
-fn verification(error: &CertificateError) -> &'static str {
-    match error {
+fn verification(error: &CertificateError) -> Cow<'static, str> {
+    let of_chain = match error {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "verify cert failed: verify SAN list"
+            return "verify cert failed: verify SAN list".into();
         }
-        CertificateError::UnknownIssuer => {
-            "verify cert failed: X509_verify_cert: certificate verification error at depth 0: unable to get local issuer certificate"
-        }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "verify cert failed: X509_verify_cert: certificate verification error at depth 0: certificate has expired"
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "verify cert failed: X509_verify_cert: certificate verification error at depth 0: certificate is not yet valid"
-        }
-        CertificateError::Revoked => {
-            "verify cert failed: X509_verify_cert: certificate verification error at depth 0: certificate revoked"
-        }
-        CertificateError::UnknownRevocationStatus => {
-            "verify cert failed: X509_verify_cert: certificate verification error at depth 0: unable to get certificate CRL"
-        }
+        CertificateError::UnknownIssuer => "unable to get local issuer certificate",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "certificate has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "certificate is not yet valid",
+        CertificateError::Revoked => "certificate revoked",
+        CertificateError::UnknownRevocationStatus => "unable to get certificate CRL",
         CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
-            "verify cert failed: X509_verify_cert: certificate verification error at depth 0: CRL has expired"
+            "CRL has expired"
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "verify cert failed: X509_verify_cert: certificate verification error at depth 0: unsupported certificate purpose"
+            "unsupported certificate purpose"
         }
-        CertificateError::BadSignature => {
-            "verify cert failed: X509_verify_cert: certificate verification error at depth 0: certificate signature failure"
-        }
-        CertificateError::BadEncoding => "verify cert failed: bad encoding",
-        _ => "verify cert failed",
-    }
+        CertificateError::BadSignature => "certificate signature failure",
+        _ => return "verify cert failed".into(),
+    };
+    format!("verify cert failed: X509_verify_cert: certificate verification error at depth 0: {of_chain}").into()
 }
 
 #[cfg(test)]
