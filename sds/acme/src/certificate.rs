@@ -107,6 +107,11 @@ impl Managed {
         (*ordered == CertificateHead::of(&self.request)).then_some(pair)
     }
 
+    /// What was offered last.
+    pub(crate) fn latest(&self) -> Option<&Pair> {
+        self.candidate.as_ref().or(self.pair.as_ref().map(|(pair, _)| pair))
+    }
+
     /// When the next order is due; none if never or if one is under way.
     pub(crate) fn next_attempt(&self) -> Option<SystemTime> {
         if self.flaw.is_some() || matches!(self.running, Some((Job::Issue, _))) {

@@ -92,6 +92,11 @@ impl Failure {
         }
     }
 
+    /// Whether the order went wrong, so that nothing is wrong with the account.
+    pub(crate) fn is_of_the_order(&self) -> bool {
+        matches!(self, Failure::Validation(_) | Failure::Ended(_) | Failure::Misissued(_) | Failure::Slow { .. })
+    }
+
     /// Where the user should look, if the failure says so.
     pub(crate) fn help(&self, challenge: ChallengeKind) -> Option<String> {
         let Failure::Validation(_) = self else { return None };

@@ -14,7 +14,7 @@ use support::{
     options, request, state, told,
 };
 use tidegate_acme::{CertificateState, ChallengeKind, Clock, Issuer, IssuerOptions, Report};
-use tidegate_core::{Code, Host, Level};
+use tidegate_core::{Code, Host, Level, Origin};
 use tidegate_sds::SecretStore;
 
 /// An authority, a store and a state directory.
@@ -312,6 +312,21 @@ async fn a_changed_request_orders_anew_while_the_old_certificate_serves_and_a_re
     .await;
     assert_eq!(report.statuses[0].dns_names, ["b.example.com"]);
     assert_eq!(names_of(&rig.store, "shop"), ["b.example.com"]);
+    issuer.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_object_that_moved_in_its_file_orders_nothing_and_findings_follow_it() {
+    let rig = Rig::new(0).await;
+    let issuer = rig.start();
+    issuer.set_requests(vec![rig.request("shop", "a.example.com")]).await;
+    issued(&issuer, "shop").await;
+    let mut moved = rig.request("shop", "a.example.com");
+    moved.origin = Origin::new("acme.yaml", 70, 3);
+    issuer.set_requests(vec![moved]).await;
+    assert_eq!(rig.store.status(&name("shop")).unwrap().origin.to_string(), "acme.yaml:70:3");
+    assert_eq!(issuer.statuses()[0].origin.to_string(), "acme.yaml:70:3");
+    assert_eq!((issuer.statuses()[0].state, rig.authority.orders()), (CertificateState::Issued, 1));
     issuer.shutdown().await;
 }
 

@@ -147,7 +147,15 @@ impl Owner {
         }
         for (name, request) in wished {
             match self.managed.get_mut(&name) {
-                Some(managed) => managed.change(request),
+                Some(managed) => {
+                    let moved = managed.request.origin != request.origin || managed.request.key != request.key;
+                    managed.change(request);
+                    // Findings of the store are told where the object is now.
+                    if moved && let Some(pair) = managed.latest().cloned() {
+                        let request = managed.request.clone();
+                        self.offer(&request, &pair).await;
+                    }
+                }
                 None => {
                     let mut managed = Managed::new(request);
                     self.restore(&mut managed).await;
@@ -221,6 +229,9 @@ impl Owner {
                 self.adopt(&name, pair).await;
             }
             Ok(Outcome::Issued(Err(failure))) => {
+                if failure.is_of_the_order() {
+                    self.registered.insert(account_id(&managed.request));
+                }
                 let help = failure.help(managed.request.challenge);
                 self.note_failure(&name, failure.to_string(), failure.retry_after());
                 if let Some(managed) = self.managed.get_mut(&name) {
