@@ -222,6 +222,9 @@ fn transport_failure(error: &Error) -> String {
     if let Some(failure) = error.root_cause().downcast_ref::<TransportFailure>() {
         return failure.to_string();
     }
+    if let Some(failure) = tls_failure(error) {
+        return failure;
+    }
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error.root_cause());
     while let Some(it) = cause {
         if let Some(error) = it.downcast_ref::<std::io::Error>() {

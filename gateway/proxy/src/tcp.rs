@@ -38,8 +38,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Upstream for T {}
 
 /// Proxies an accepted connection until it ends; counts and logs it, also if this is dropped before.
 ///
-/// Bytes that `client` has sent already go upstream first. Returns when both directions are over, when nothing has moved
-/// for the filter's idle timeout, or when there is no way to a host.
+/// Bytes that `client` has sent already go upstream first. Returns when both directions are over, when nothing has
+/// moved for the filter's idle timeout, or when there is no way to a host.
 pub(crate) async fn proxy(
     mut client: ClientStream,
     connection: Arc<Connection>,

@@ -5,8 +5,8 @@
 //! of one's own. HTTP/1 connections are given to Pingora, which pools them under our key; HTTP/2 connections stay here.
 //!
 //! Invariant: a request gets a connection only if all of its [`PoolKey`] is that of the connection. The pool of HTTP/2
-//! compares the keys; Pingora's compares 64 bits of a keyed hash, so the key itself is compared once more when a request
-//! has its connection ([`check`]).
+//! compares the keys; Pingora's compares 64 bits of a keyed hash, so the key itself is compared once more when a
+//! request has its connection ([`check`]).
 
 mod pool;
 mod session;
@@ -73,8 +73,8 @@ impl Target {
     pub(crate) fn attach(&self, peer: &mut HttpPeer, hashes: &RandomState) {
         peer.group_key = hashes.hash_one(&*self.key);
         peer.options.alpn = ALPN::Custom(CustomALPN::new(OURS.to_vec()));
-        // The one place of a peer that takes anything whatever. What it is meant for, to tell a connection's users where
-        // it came from, is what we do with it.
+        // The one place of a peer that takes anything whatever. What it is meant for, to tell a connection's users
+        // where it came from, is what we do with it.
         let target = self.clone();
         peer.options.proxy_digest_user_data_hook = Some(Arc::new(move |_, _| Some(Box::new(target.clone()))));
     }
@@ -154,7 +154,7 @@ impl TlsConnector {
         settings.connection_window_size = options.and_then(|options| options.h2_connection_window_size);
         let connection = handshake(stream, settings).await?;
         // The task that drives the connection must have begun: one that finds all streams dropped when it begins waits
-        // for ever (h2 0.4).
+        // for ever (h2 0.4.20).
         tokio::task::yield_now().await;
         let stream = connection.spawn_stream().await?.or_err(ErrorType::H2Error, "the backend goes away at once")?;
         let lease = Http2Pool::insert(&self.pool, target.key, connection);

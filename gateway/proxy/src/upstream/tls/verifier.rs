@@ -11,8 +11,8 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use super::TransportFailure;
 use crate::certificate_names;
 
-/// A chain to one of `roots`, of which no certificate is revoked, and one of `names`; without names the certificate must
-/// be valid for the server name.
+/// A chain to one of `roots`, of which no certificate is revoked, and one of `names`; without names the certificate
+/// must be valid for the server name.
 ///
 /// With revocation lists there must be one, in force, for every issuer of the chain, as Envoy has it.
 ///
