@@ -223,9 +223,7 @@ async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
         let (rescan, secrets, gateway) = (control.rescan(), secrets.clone(), gateway.clone());
         move || {
             rescan();
-            // It reads files, for which a signal's task must not wait.
-            let secrets = secrets.clone();
-            tokio::task::spawn_blocking(move || secrets.rescan());
+            secrets.rescan();
             gateway.reopen_logs();
         }
     };

@@ -9,6 +9,7 @@
 //! under one lock, so that an older view never follows a newer one.
 
 mod documents;
+mod files;
 mod metrics;
 mod offline;
 mod references;
@@ -104,10 +105,10 @@ impl Secrets {
         Ok(secrets)
     }
 
-    /// Looks at files and folders now, as SIGHUP asks for.
+    /// Has files and folders looked at now, as SIGHUP asks for. Does not wait.
     pub(crate) fn rescan(&self) {
         if let Some(sources) = &self.lock().sources {
-            sources.rescan();
+            sources.files().rescan();
         }
     }
 
@@ -183,10 +184,14 @@ impl Secrets {
     /// Prepares for a Snapshot that is about to serve: sources look for what it names, certificates are held against its
     /// hosts.
     pub(crate) fn follow(&self, snapshot: &Snapshot) {
-        let mut inner = self.lock();
         let names = references::names(snapshot);
+        let files = self.lock().sources.as_ref().map(Sources::files);
+        if let Some(files) = files {
+            files.look_for(&names);
+        }
+        let mut inner = self.lock();
         if let Some(sources) = &inner.sources {
-            sources.look_for(&names);
+            sources.ask_for(&names);
         }
         drop(self.store.expect_hosts(references::expected_hosts(snapshot, &self.store)));
         inner.references = References::of(snapshot, names, &self.store);

@@ -10,9 +10,10 @@ use tidegate_acme::{CertificateRequest, ChallengeKind, Issuer, IssuerOptions};
 use tidegate_core::{Code, Diagnostic, Kind, Origin, SecretName};
 use tidegate_resources::{AcmeChallenge, Object, ResourceSet, Spec};
 use tidegate_sds::SecretStore;
-use tidegate_sds::sources::{FileWatcher, FolderWatcher};
 use tidegate_sds_wire::{ConnectionState, ProviderOptions, SdsClient, provider_and_resource};
 use tokio::runtime::Handle;
+
+use super::files::Files;
 
 /// Sources that the command line names.
 #[derive(Clone, Debug, Default)]
@@ -28,9 +29,7 @@ pub(crate) struct SourceOptions {
 pub(super) struct Sources {
     store: Arc<SecretStore>,
     runtime: Handle,
-    /// Files that the configuration names.
-    files: FileWatcher,
-    folders: Option<FolderWatcher>,
+    files: Arc<Files>,
     providers: BTreeMap<String, SdsClient>,
     /// Where ACME's state is kept; none if the process keeps nothing.
     acme_folder: Option<PathBuf>,
@@ -40,7 +39,7 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Reads folders before it returns. Secrets of theirs that name no namespace are of `namespace`.
+    /// Secrets of folders that name no namespace are of `namespace`.
     ///
     /// # Errors
     /// A thread that watches cannot be started.
@@ -51,31 +50,24 @@ impl Sources {
         acme_folder: Option<PathBuf>,
         runtime: Handle,
     ) -> io::Result<Self> {
-        let files = FileWatcher::start(store.clone())?;
-        let folders = (!options.folders.is_empty())
-            .then(|| FolderWatcher::start(store.clone(), options.folders, namespace))
-            .transpose()?;
+        let files = Arc::new(Files::start(store.clone(), options.folders, namespace, runtime.clone())?);
         let entered = runtime.enter();
         let providers = options.providers.into_iter();
         let providers =
             providers.map(|options| (options.name.clone(), SdsClient::start(options, store.clone()))).collect();
         drop(entered);
-        Ok(Self { store, runtime, files, folders, providers, acme_folder, issuer: None, requests: Vec::new() })
+        Ok(Self { store, runtime, files, providers, acme_folder, issuer: None, requests: Vec::new() })
     }
 
-    /// Has sources look for these names, and for no others. Files are read when this returns.
-    pub(super) fn look_for(&self, names: &BTreeSet<SecretName>) {
-        self.files.set_names(names.clone());
+    /// Files and folders, which may take their time: to be asked without a lock.
+    pub(super) fn files(&self) -> Arc<Files> {
+        self.files.clone()
+    }
+
+    /// Has SDS servers asked for these names, and for no others.
+    pub(super) fn ask_for(&self, names: &BTreeSet<SecretName>) {
         for client in self.providers.values() {
             client.want(names);
-        }
-    }
-
-    /// Looks at files and folders now.
-    pub(super) fn rescan(&self) {
-        self.files.rescan();
-        if let Some(folders) = &self.folders {
-            folders.rescan();
         }
     }
 
@@ -98,7 +90,7 @@ impl Sources {
     /// What keeps sources from bringing what they are asked for.
     pub(super) fn findings(&self, names: &BTreeSet<SecretName>) -> Vec<Diagnostic> {
         let mut findings = self.issuer.as_ref().map(Issuer::findings).unwrap_or_default();
-        findings.extend(self.folders.as_ref().map(FolderWatcher::findings).unwrap_or_default());
+        findings.extend(self.files.findings());
         if self.acme_folder.is_none() {
             findings.extend(self.requests.iter().map(nowhere_to_keep));
         }

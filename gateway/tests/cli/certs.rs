@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
@@ -68,8 +69,18 @@ fn gateway(port: u16, servers: &[(&str, &str)]) -> String {
     text
 }
 
+/// A port below those that outgoing connections take theirs from.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + u16::try_from(std::process::id() % 18_000).unwrap();
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 4_000;
+        // Istio's own ports are what programs take by default.
+        let is_free = |ip| TcpListener::bind((ip, port)).is_ok();
+        if !(15_000..15_100).contains(&port) && is_free("127.0.0.1") && is_free("0.0.0.0") {
+            return port;
+        }
+    }
 }
 
 /// A running gateway; killed when dropped.
@@ -90,7 +101,9 @@ impl Gateway {
 
     fn start_in(home: tempfile::TempDir, more: &[&str]) -> Self {
         let admin = format!("127.0.0.1:{}", free_port());
-        let file = |name: &str| fs::File::create(home.path().join(name)).unwrap();
+        // In a folder of its own: lines about changes beside the configuration are changes beside it otherwise.
+        fs::create_dir(home.path().join("said")).unwrap();
+        let file = |name: &str| fs::File::create(home.path().join("said").join(name)).unwrap();
         let child = tidegate()
             .args(["run", "--config", "conf", "--state-dir", "state", "--admin-address", &admin])
             .args(["--stats-address", "none", "--health-address", "none", "--drain-delay", "0"])
@@ -112,16 +125,23 @@ impl Gateway {
     }
 
     fn said(&self, name: &str) -> String {
-        String::from_utf8_lossy(&fs::read(self.path(name)).unwrap()).into_owned()
+        String::from_utf8_lossy(&fs::read(self.path("said").join(name)).unwrap()).into_owned()
+    }
+
+    /// The last lines of the log.
+    fn last_words(&self) -> String {
+        let log = self.said("stderr");
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
     fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         let start = Instant::now();
         while !condition(self) {
             if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("ended with {status} before {what}");
+                panic!("ended with {status} before {what}:\n{}", self.said("stderr"));
             }
-            assert!(start.elapsed() < PATIENCE, "never came true: {what}");
+            assert!(start.elapsed() < PATIENCE, "never came true: {what}\n{}", self.last_words());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -352,7 +372,7 @@ fn keys_are_in_no_output_whatever_is_asked() {
     assert!(stop.success());
     gateway.child.wait().unwrap();
     for file in ["stdout", "stderr"] {
-        seen.push((file.into(), fs::read(gateway.path(file)).unwrap()));
+        seen.push((file.into(), fs::read(gateway.path("said").join(file)).unwrap()));
     }
     files(&gateway.path("state"), &mut seen);
     assert!(seen.iter().any(|(name, _)| name.ends_with(".state")), "the state is looked at, too");
