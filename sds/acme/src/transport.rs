@@ -161,8 +161,9 @@ fn retry_after(headers: &HeaderMap) -> Option<u64> {
     }
 }
 
-/// The error and what lies below it: hyper's own text says only that something failed.
+/// What lies below the error, all the way down: hyper's own text says only that something failed.
 fn causes(error: &dyn std::error::Error) -> String {
+    let error = error.source().unwrap_or(error);
     let mut text = error.to_string();
     let mut below = error.source();
     while let Some(error) = below {
