@@ -921,3 +921,84 @@ async fn refused_streams_and_unavailable_calls_are_tried_elsewhere_with_their_bo
         }
     }
 }
+
+/// Whatever a backend answers to whatever request arrives over TLS as it arrives without, in both protocols.
+#[tokio::test]
+async fn exchanges_over_tls_are_those_in_plaintext() {
+    async fn answer(request: Request<hyper::body::Incoming>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let response = Response::builder().header("x-method", parts.method.as_str());
+        let response = response.header("x-target", parts.uri.path_and_query().unwrap().as_str());
+        let response = response.header("x-length", body.len().to_string());
+        let cookies: Vec<_> = parts.headers.get_all("cookie").iter().map(|value| value.to_str().unwrap()).collect();
+        let response = response.header("x-cookies", cookies.join("; "));
+        let forbidden = ["connection", "keep-alive", "x-hop", "proxy-connection", "te", "upgrade"];
+        let leaked: Vec<_> = forbidden.iter().filter(|name| parts.headers.contains_key(**name)).copied().collect();
+        let response = response.header("x-leaked", leaked.join(","));
+        match parts.uri.path() {
+            "/204" => response.status(204).body(full("")),
+            "/304" => response.status(304).header("etag", "\"x\"").body(full("")),
+            "/404" => response.status(404).body(full("not here")),
+            "/length" => response.header("content-length", "10").body(full("0123456789")),
+            "/stream" => {
+                let (send, body) = channel();
+                for part in ["one", "two", "three"] {
+                    send.send(Frame::data(Bytes::from_static(part.as_bytes()))).unwrap();
+                }
+                response.body(body)
+            }
+            _ => response.body(full(body)),
+        }
+        .unwrap()
+    }
+    let authority = Authority::new("ca");
+    let identity = leaf(&authority, &["a.com"]);
+    let plain = crate::backend::serve(answer).await;
+    let secure =
+        secure_backend::serve(server(&identity, None, &["h2", "http/1.1"]), |request, _| answer(request)).await;
+    let chunked = "4\r\nabcd\r\n3\r\nefg\r\n0\r\n\r\n";
+    let requests = [
+        "GET /?a=%20b&c HTTP/1.1\r\nHost: a.com\r\nCookie: a=1\r\nCookie: b=2\r\n\r\n".to_owned(),
+        "HEAD /length HTTP/1.1\r\nHost: a.com\r\n\r\n".into(),
+        "HEAD /stream HTTP/1.1\r\nHost: a.com\r\n\r\n".into(),
+        "GET /length HTTP/1.1\r\nHost: a.com\r\n\r\n".into(),
+        "GET /stream HTTP/1.1\r\nHost: a.com\r\n\r\n".into(),
+        "GET /204 HTTP/1.1\r\nHost: a.com\r\n\r\n".into(),
+        "GET /304 HTTP/1.1\r\nHost: a.com\r\n\r\n".into(),
+        "DELETE /404 HTTP/1.1\r\nHost: a.com\r\n\r\n".into(),
+        "OPTIONS / HTTP/1.1\r\nHost: a.com\r\nContent-Length: 0\r\n\r\n".into(),
+        "GET / HTTP/1.1\r\nHost: a.com\r\nConnection: keep-alive, x-hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nTE: gzip\r\n\r\n"
+            .into(),
+        format!("POST / HTTP/1.1\r\nHost: a.com\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}"),
+        format!("PUT / HTTP/1.1\r\nHost: a.com\r\nContent-Length: 70000\r\n\r\n{}", "z".repeat(70_000)),
+    ];
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let mut seen = Vec::new();
+        for (backend, tls) in [(plain, None), (secure, Some(simple()))] {
+            let mut config = Config::new();
+            let cluster = config.cluster_of("backend", &[backend], protocol);
+            if let Some(tls) = tls {
+                config.secure(&cluster, tls);
+            }
+            let config = config.route(forward(Forward::new(vec![destination(&cluster)])));
+            let edge = Edge::trusting(config.snapshot(), &trusting(&authority)).await;
+            let mut answers = Vec::new();
+            for request in &requests {
+                let mut client = Client::connect(edge.address()).await;
+                client.send(request).await;
+                let answer = client.try_answer(request.starts_with("HEAD")).await;
+                let line = request.lines().next().unwrap();
+                let answer = answer.unwrap_or_else(|| panic!("no answer to {line}, {protocol:?}, {}", seen.len()));
+                let names = ["content-length", "transfer-encoding", "etag", "x-method", "x-target", "x-length"];
+                let names = names.iter().chain(&["x-cookies", "x-leaked", "server", "connection"]);
+                let headers: Vec<_> = names.map(|name| (*name, answer.header(name).map(str::to_owned))).collect();
+                answers.push((line, answer.status, headers, answer.body.len()));
+            }
+            seen.push(answers);
+        }
+        for (plain, secure) in seen[0].iter().zip(&seen[1]) {
+            assert_eq!(plain, secure, "{protocol:?}");
+        }
+    }
+}
