@@ -99,6 +99,26 @@ mod tests {
         assert!(!matches_any(&CertificateDer::from(vec![1, 2, 3]), &["one.org".into()]));
     }
 
+    /// What a stranger calls a certificate is read before anybody has vouched for it.
+    #[test]
+    fn broken_certificates_name_nobody_and_harm_nobody() {
+        let key = KeyPair::generate().unwrap();
+        let good = CertificateParams::new(vec!["one.org".into()]).unwrap().self_signed(&key).unwrap();
+        let good = good.der().to_vec();
+        let expected = ["two.org".to_owned(), "10.0.0.1".to_owned()];
+        for length in 0..good.len() {
+            assert!(!matches_any(&CertificateDer::from(&good[..length]), &expected));
+        }
+        for _ in 0..20_000 {
+            let mut bad = good.clone();
+            for _ in 0..fastrand::usize(1..4) {
+                let at = fastrand::usize(..bad.len());
+                bad[at] = fastrand::u8(..);
+            }
+            assert!(!matches_any(&CertificateDer::from(bad), &expected));
+        }
+    }
+
     #[test]
     fn a_wildcard_of_a_top_level_domain_stands_for_nothing() {
         assert!(!dns_matches("*.com", "example.com"));
