@@ -38,8 +38,8 @@ use tokio::sync::watch;
 use self::documents::Documents;
 pub(crate) use self::offline::judge;
 use self::references::References;
-pub(crate) use self::sources::SourceOptions;
 use self::sources::Sources;
+pub(crate) use self::sources::{OwnSecret, SourceOptions};
 use self::status::SecretFacts;
 use crate::control::{Ledger, Scope};
 use crate::state::Saved;
@@ -184,8 +184,11 @@ impl Secrets {
     /// Prepares for a Snapshot that is about to serve: sources look for what it names, certificates are held against its
     /// hosts.
     pub(crate) fn follow(&self, snapshot: &Snapshot) {
-        let names = references::names(snapshot);
-        let files = self.lock().sources.as_ref().map(Sources::files);
+        let mut names = references::names(snapshot);
+        let files = self.lock().sources.as_ref().map(|sources| {
+            names.extend(sources.own().cloned());
+            sources.files()
+        });
         if let Some(files) = files {
             files.look_for(&names);
         }

@@ -252,6 +252,7 @@ mod tests {
         .unwrap();
         assert_eq!(options.sources.folders, ["pairs", "more"].map(PathBuf::from));
         assert_eq!(options.sources.providers[0].name, "vault");
+        assert_eq!(options.sources.own[0].name.as_str(), "kubernetes://istio-system/web");
         let server = options.sds_server.unwrap();
         assert!(server.unix.is_none() && server.tcp.is_some() && server.aliases.contains_key("web"));
         // What is for a server is wrong without one.

@@ -10,7 +10,7 @@ use tidegate_sds_wire::{
     Authorization, ClientTls, ProviderOptions, ServerOptions, TcpOptions, TcpSecurity, UnixOptions,
 };
 
-use crate::secrets::SourceOptions;
+use crate::secrets::{OwnSecret, SourceOptions};
 
 /// Sources of secrets, and the SDS server.
 #[derive(Clone, Debug, Args)]
@@ -62,7 +62,19 @@ pub(super) struct SecretArgs {
 
 impl SecretArgs {
     pub(super) fn sources(&self) -> SourceOptions {
-        SourceOptions { folders: self.folders.clone(), providers: self.providers.clone() }
+        let own = |name: SecretName, option, consequence| OwnSecret { name, option, consequence };
+        let certificate = self.sds_certificate.iter().map(|name| {
+            own(SecretName::new(name), "--sds-certificate", Some("SDS clients cannot connect to TCP until it arrives"))
+        });
+        let authorities = self.sds_client_ca.iter().map(|name| {
+            own(SecretName::new(name), "--sds-client-ca", Some("SDS clients cannot connect to TCP until it arrives"))
+        });
+        let aliases = self.aliases.iter().map(|(_, name)| own(name.clone(), "--sds-alias", None));
+        SourceOptions {
+            folders: self.folders.clone(),
+            providers: self.providers.clone(),
+            own: certificate.chain(authorities).chain(aliases).collect(),
+        }
     }
 
     /// The SDS server, if one is wanted.

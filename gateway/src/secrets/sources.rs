@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -22,6 +23,18 @@ pub(crate) struct SourceOptions {
     pub(crate) folders: Vec<PathBuf>,
     /// SDS servers.
     pub(crate) providers: Vec<ProviderOptions>,
+    /// Secrets that the process itself needs.
+    pub(crate) own: Vec<OwnSecret>,
+}
+
+/// A secret that no configuration names, but an option.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct OwnSecret {
+    pub(crate) name: SecretName,
+    /// The option, with its dashes.
+    pub(crate) option: &'static str,
+    /// What fails without it; none if that is somebody else's business.
+    pub(crate) consequence: Option<&'static str>,
 }
 
 /// The running sources.
@@ -31,6 +44,7 @@ pub(super) struct Sources {
     runtime: Handle,
     files: Arc<Files>,
     providers: BTreeMap<String, SdsClient>,
+    own: Vec<OwnSecret>,
     /// Where ACME's state is kept; none if the process keeps nothing.
     acme_folder: Option<PathBuf>,
     /// Started with the first certificate that is to be issued.
@@ -56,12 +70,17 @@ impl Sources {
         let providers =
             providers.map(|options| (options.name.clone(), SdsClient::start(options, store.clone()))).collect();
         drop(entered);
-        Ok(Self { store, runtime, files, providers, acme_folder, issuer: None, requests: Vec::new() })
+        Ok(Self { store, runtime, files, providers, own: options.own, acme_folder, issuer: None, requests: Vec::new() })
     }
 
     /// Files and folders, which may take their time: to be asked without a lock.
     pub(super) fn files(&self) -> Arc<Files> {
         self.files.clone()
+    }
+
+    /// Names that no Snapshot has, and that are needed all the same.
+    pub(super) fn own(&self) -> impl Iterator<Item = &SecretName> {
+        self.own.iter().map(|own| &own.name)
     }
 
     /// Has SDS servers asked for these names, and for no others.
@@ -91,6 +110,11 @@ impl Sources {
     pub(super) fn findings(&self, names: &BTreeSet<SecretName>) -> Vec<Diagnostic> {
         let mut findings = self.issuer.as_ref().map(Issuer::findings).unwrap_or_default();
         findings.extend(self.files.findings());
+        findings.extend(self.own.iter().filter_map(|own| {
+            let consequence = own.consequence.filter(|_| self.store.resolve(slice::from_ref(&own.name)).is_none())?;
+            let message = format!("no source has {}; {consequence}", own.name);
+            Some(Diagnostic::warning(Code::REFERENCE_NOT_FOUND, Origin::new(own.option, 0, 0), message))
+        }));
         if self.acme_folder.is_none() {
             findings.extend(self.requests.iter().map(nowhere_to_keep));
         }

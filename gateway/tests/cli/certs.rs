@@ -281,6 +281,45 @@ fn one_gateway_takes_its_secrets_from_another_by_sds() {
 }
 
 #[test]
+fn sds_over_tls_shows_a_secret_that_files_hold() {
+    let (server, web) = (Pair::of("sds.test"), Pair::of("a.com"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for (name, text) in [("sds.crt", &server.chain), ("sds.key", &server.key)] {
+        fs::write(path(name), text).unwrap();
+    }
+    fs::write(path("rules"), "# everybody who can connect\nany kubernetes://istio-system/a\n").unwrap();
+    let port = free_port();
+    let (address, certificate) =
+        (format!("127.0.0.1:{port}"), format!("file-cert:{}~{}", path("sds.crt"), path("sds.key")));
+    let issuer = Gateway::start(
+        &secret("a", &web.chain, &web.key),
+        &["--sds-address", &address, "--sds-certificate", &certificate, "--sds-authorization", &path("rules")],
+    );
+    assert_eq!(issuer.certs(&[&certificate]).code, Some(0));
+    let provider = format!("edge=https://{address},ca={},server-name=sds.test", path("sds.crt"));
+    let conf = gateway(free_port(), &[("a.com", "a")])
+        .replace("credentialName: a", "credentialName: 'sds://edge/kubernetes://istio-system/a'");
+    let mut taker = Gateway::start(&conf, &["--sds-provider", &provider]);
+    taker.until("the secret comes", |taker| taker.certs(&[]).code == Some(0));
+    let metrics = String::from_utf8(issuer.get("/stats/prometheus")).unwrap();
+    assert!(metrics.contains("tidegate_sds_streams_active 1\n"), "{metrics}");
+}
+
+#[test]
+fn what_the_sds_server_lacks_is_told() {
+    let certificate = "kubernetes://istio-system/none";
+    let mut gateway = Gateway::start(
+        &secret("a", "", ""),
+        &["--sds-address", &format!("127.0.0.1:{}", free_port()), "--sds-certificate", certificate],
+    );
+    gateway.until("it is told", |gateway| {
+        let status = String::from_utf8_lossy(&gateway.get("/config/status")).into_owned();
+        status.contains("no source has kubernetes://istio-system/none; SDS clients cannot connect to TCP")
+    });
+}
+
+#[test]
 fn a_secret_alone_is_no_new_configuration() {
     let pair = Pair::of("a.com");
     let mut gateway =
