@@ -186,6 +186,7 @@ impl Monitor {
         &self.0.counters
     }
 
+    /// Wakes those who watch. Never with a lock of a stream held: they may look at streams while they hold the watch's.
     pub(crate) fn moved(&self) {
         self.0.activity.send_modify(|activity| *activity += 1);
     }
@@ -230,7 +231,6 @@ impl Monitor {
     pub(crate) fn responded(&self, state: &mut StreamState) {
         state.responses += 1;
         self.0.counters.responses.fetch_add(1, Relaxed);
-        self.moved();
     }
 
     /// Keeps the books after a request: the client's verdict, and which names it may not read. Says how many names all
@@ -264,9 +264,7 @@ impl Monitor {
         let before = std::mem::replace(&mut state.subscribed, names);
         // Both are this stream's share, so that the total never falls below zero.
         counters.subscriptions.fetch_add(names, Relaxed);
-        let total = counters.subscriptions.fetch_sub(before, Relaxed) - before;
-        self.moved();
-        total
+        counters.subscriptions.fetch_sub(before, Relaxed) - before
     }
 
     fn rejected(&self, record: &StreamRecord, state: &StreamState, name: &str, reason: String) {

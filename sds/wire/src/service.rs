@@ -152,9 +152,9 @@ impl SecretDiscoveryService for Service {
         // Kept as a stream for its duration, so that the same limits and books apply.
         let record = context.monitor.open(peer, Protocol::StateOfTheWorld, context.limits.names_per_stream);
         let _open = OpenStream { context: self.0.clone(), record: record.clone() };
-        let mut state = record.state.lock();
-        context.receive::<StateOfTheWorld>(&record, &mut state, request.into_inner())?;
+        context.receive::<StateOfTheWorld>(&record, request.into_inner())?;
         let view = View { context, identity: &record.peer.identity };
+        let mut state = record.state.lock();
         let mut answer = DiscoveryResponse { type_url: TYPE_URL.to_owned(), ..Default::default() };
         let mut size = 0;
         while let Some(next) = state.subscriptions.next_sotw(&view) {
@@ -169,6 +169,8 @@ impl SecretDiscoveryService for Service {
             answer.resources.extend(next.resources);
         }
         context.monitor.responded(&mut state);
+        drop(state);
+        context.monitor.moved();
         Ok(Response::new(answer))
     }
 }
@@ -198,38 +200,42 @@ impl Service {
 
 impl Context {
     /// Takes one request in.
-    fn receive<V: Variant>(
+    fn receive<V: Variant>(&self, record: &StreamRecord, request: V::Request) -> Result<(), Status> {
+        let taken = self.take::<V>(record, &mut record.state.lock(), request);
+        self.monitor.moved();
+        let Err(violation) = taken else { return Ok(()) };
+        self.monitor.count().streams_refused.fetch_add(1, Relaxed);
+        tracing::warn!(client = %record.peer.identity, address = %record.peer.address, error = %violation,
+            "an SDS stream is ended");
+        Err(match violation {
+            Violation::TooManyNames(_) | Violation::ServerFull => Status::resource_exhausted(violation.to_string()),
+            Violation::NameTooLong | Violation::TypeUrl => Status::invalid_argument(violation.to_string()),
+        })
+    }
+
+    /// Makes the next response.
+    fn respond<V: Variant>(&self, record: &StreamRecord, view: &View<'_>) -> Option<V::Response> {
+        let mut state = record.state.lock();
+        let response = V::next(&mut state, view)?;
+        self.monitor.responded(&mut state);
+        drop(state);
+        self.monitor.moved();
+        Some(response)
+    }
+
+    fn take<V: Variant>(
         &self,
         record: &StreamRecord,
         state: &mut StreamState,
         request: V::Request,
-    ) -> Result<(), Status> {
+    ) -> Result<(), Violation> {
         if state.node.is_none() {
             state.node = Some(printable(V::node(&request).unwrap_or_default()));
         }
         let view = View { context: self, identity: &record.peer.identity };
-        let verdict = V::take(state, request, &view);
-        let full = match verdict {
-            Ok(verdict) => {
-                let total = self.monitor.requested(record, state, verdict);
-                if total <= self.limits.names as u64 { None } else { Some(Violation::ServerFull) }
-            }
-            Err(violation) => Some(violation),
-        };
-        match full {
-            None => Ok(()),
-            Some(violation) => {
-                self.monitor.count().streams_refused.fetch_add(1, Relaxed);
-                tracing::warn!(client = %record.peer.identity, address = %record.peer.address, error = %violation,
-                    "an SDS stream is ended");
-                Err(match violation {
-                    Violation::TooManyNames(_) | Violation::ServerFull => {
-                        Status::resource_exhausted(violation.to_string())
-                    }
-                    Violation::NameTooLong | Violation::TypeUrl => Status::invalid_argument(violation.to_string()),
-                })
-            }
-        }
+        let verdict = V::take(state, request, &view)?;
+        let total = self.monitor.requested(record, state, verdict);
+        if total <= self.limits.names as u64 { Ok(()) } else { Err(Violation::ServerFull) }
     }
 }
 
@@ -266,9 +272,7 @@ impl OpenStream {
                 }
                 room = responses.reserve(), if due => {
                     let Ok(room) = room else { return };
-                    let mut state = record.state.lock();
-                    if let Some(response) = V::next(&mut state, &view) {
-                        context.monitor.responded(&mut state);
+                    if let Some(response) = context.respond::<V>(record, &view) {
                         room.send(Ok(response));
                     }
                 }
@@ -278,8 +282,7 @@ impl OpenStream {
                 }
                 request = requests.message(), if !half_closed => match request {
                     Ok(Some(request)) => {
-                        let taken = context.receive::<V>(record, &mut record.state.lock(), request);
-                        if let Err(status) = taken {
+                        if let Err(status) = context.receive::<V>(record, request) {
                             let _ = responses.send(Err(status)).await;
                             return;
                         }

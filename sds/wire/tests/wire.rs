@@ -538,6 +538,29 @@ async fn a_server_whose_future_is_dropped_ends_at_once() {
     assert_ne!(stream.end().await.code(), Code::Ok);
 }
 
+/// Who waits for something may look at everything meanwhile: no lock is held while he is woken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_may_be_looked_at_by_those_who_are_woken() {
+    let folder = folder();
+    let path = folder.path().join("sds.sock");
+    let (theirs, authority) = (Arc::new(SecretStore::default()), Authority::new());
+    let pairs = [authority.server("a.example"), authority.server("b.example")];
+    offer(&theirs, "a", pairs[0].payload());
+    let server = Running::unix(&path, &theirs);
+    let (client, _) = client(provider("p", &unix(&path)), &["sds://p/a"]);
+    for rotation in 1..300_u64 {
+        server
+            .until("it has it", |monitor| {
+                // Looked at as often as possible.
+                monitor.streams().iter().any(|stream| stream.acks >= rotation)
+            })
+            .await;
+        offer(&theirs, "a", pairs[usize::from(rotation % 2 == 1)].payload());
+    }
+    client.stop().await;
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_tool_that_asks_and_listens_gets_its_answers() {
     let folder = folder();

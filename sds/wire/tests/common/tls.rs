@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Authority, Pair};
+use super::{Authority, Pair, soon};
 
 /// An HTTP/1.1 connection over TLS, kept open.
 pub(crate) struct Connection {
@@ -37,7 +37,7 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr, host: &str, config: ClientConfig) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         let name = host.to_owned().try_into().unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let stream = soon("a handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
@@ -48,6 +48,10 @@ impl Connection {
 
     /// One request; gives back the status line's code and the body.
     pub(crate) async fn get(&mut self, host: &str) -> std::io::Result<(u16, String)> {
+        soon("an answer", self.exchange(host)).await
+    }
+
+    async fn exchange(&mut self, host: &str) -> std::io::Result<(u16, String)> {
         let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n");
         self.stream.get_mut().write_all(request.as_bytes()).await?;
         let mut line = String::new();
