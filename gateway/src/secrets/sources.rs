@@ -199,3 +199,46 @@ fn nowhere_to_keep(request: &CertificateRequest) -> Diagnostic {
     finding.key.clone_from(&request.key);
     finding
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_resources::{ParseOptions, parse};
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_come_is_told_with_the_option_that_mends_it() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let store = Arc::new(SecretStore::default());
+        let own = OwnSecret {
+            name: SecretName::kubernetes("ns", "sds"),
+            option: "--sds-certificate",
+            consequence: Some("nobody can connect"),
+        };
+        let options = SourceOptions { own: vec![own], ..SourceOptions::default() };
+        let mut sources = Sources::start(store, options, "ns", None, runtime.handle().clone()).unwrap();
+        let text = "apiVersion: tidegate.io/v1alpha1\nkind: AcmeCertificate\nmetadata: {name: a, namespace: ns}\nspec: \
+                    {dnsNames: [a.com]}\n";
+        let parsed = parse("acme.yaml", text, &ParseOptions::default());
+        assert_eq!(parsed.diagnostics, []);
+        sources.issue(&parsed.objects.into_iter().collect());
+        let asked = ["sds://vault/a", "sds://vault/b", "kubernetes://ns/a"].map(SecretName::new);
+        let findings = sources.findings(&BTreeSet::from(asked));
+        let told: Vec<_> = findings
+            .iter()
+            .map(|finding| {
+                let help = finding.help.as_deref().unwrap_or_default();
+                format!(
+                    "{} {} {}",
+                    finding.level,
+                    finding.origin,
+                    if help.is_empty() { &finding.message } else { help }
+                )
+            })
+            .collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert_eq!(told[0], "Warning --sds-certificate no source has kubernetes://ns/sds; nobody can connect");
+        assert!(told[1].starts_with("Error acme.yaml:1:1 start with --state-dir"), "{told:?}");
+        assert_eq!(told[2], "Warning --sds-provider start with --sds-provider vault=ADDRESS");
+    }
+}
