@@ -272,9 +272,11 @@ impl Secrets {
     pub(crate) fn write_metrics(&self, out: &mut dyn std::fmt::Write) {
         let mut facts = Vec::new();
         self.store.for_each_gauge(|gauge| facts.push(SecretFacts::of(gauge)));
+        let gauges = self.lock().sources.as_ref().map(Sources::gauges).unwrap_or_default();
         let counters = self.sds_server.get().map(Monitor::counters);
         // Whoever reads has left.
         let _ = metrics::write(&facts, SystemTime::now(), out)
+            .and_then(|()| metrics::write_sources(&gauges, out))
             .and_then(|()| counters.map_or(Ok(()), |counters| metrics::write_sds_server(&counters, out)));
     }
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use tidegate_sds_wire::ServerCounters;
 
+use super::sources::SourceGauges;
 use super::status::SecretFacts;
 
 /// Writes them in Prometheus' text format. As many lines as there are secrets, whatever clients do.
@@ -37,6 +38,25 @@ pub(super) fn write(secrets: &[SecretFacts], now: SystemTime, out: &mut dyn Writ
         family(out, "tidegate_secret_version", "gauge", "Counts what served under the name; 0 while nothing did.")?;
         for secret in secrets {
             series(out, "tidegate_secret_version", secret, format_args!("{}", secret.version))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes how SDS servers and ACME authorities get on.
+pub(super) fn write_sources(gauges: &SourceGauges, out: &mut dyn Write) -> fmt::Result {
+    if !gauges.providers.is_empty() {
+        let name = "tidegate_sds_provider_connected";
+        family(out, name, "gauge", "Whether an SDS server is connected: 1 or 0.")?;
+        for (provider, connected) in &gauges.providers {
+            labelled(out, name, ("provider", provider), format_args!("{}", u8::from(*connected)))?;
+        }
+    }
+    if !gauges.acme.is_empty() {
+        let name = "tidegate_acme_failures";
+        family(out, name, "gauge", "Orders of a certificate that failed in a row; 0 once one succeeded.")?;
+        for (secret, failures) in &gauges.acme {
+            labelled(out, name, ("name", secret.as_str()), format_args!("{failures}"))?;
         }
     }
     Ok(())
@@ -91,9 +111,13 @@ fn family(out: &mut dyn Write, name: &str, kind: &str, help: &str) -> fmt::Resul
 }
 
 fn series(out: &mut dyn Write, family: &str, secret: &SecretFacts, value: fmt::Arguments<'_>) -> fmt::Result {
-    write!(out, "{family}{{name=\"")?;
+    labelled(out, family, ("name", secret.name.as_str()), value)
+}
+
+fn labelled(out: &mut dyn Write, family: &str, (label, text): (&str, &str), value: fmt::Arguments<'_>) -> fmt::Result {
+    write!(out, "{family}{{{label}=\"")?;
     // Names hold paths of files.
-    for character in secret.name.as_str().chars() {
+    for character in text.chars() {
         match character {
             '\\' => out.write_str("\\\\")?,
             '"' => out.write_str("\\\"")?,
@@ -102,4 +126,30 @@ fn series(out: &mut dyn Write, family: &str, secret: &SecretFacts, value: fmt::A
         }
     }
     writeln!(out, "\"}} {value}")
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::SecretName;
+
+    use super::*;
+
+    #[test]
+    fn sources_have_their_series_and_labels_are_escaped() {
+        let gauges = SourceGauges {
+            providers: vec![("vault".into(), true), ("old".into(), false)],
+            acme: vec![(SecretName::new("odd\\\"\nname"), 3)],
+        };
+        let mut text = String::new();
+        write_sources(&gauges, &mut text).unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            lines,
+            [
+                "tidegate_sds_provider_connected{provider=\"vault\"} 1",
+                "tidegate_sds_provider_connected{provider=\"old\"} 0",
+                "tidegate_acme_failures{name=\"odd\\\\\\\"\\nname\"} 3",
+            ]
+        );
+    }
 }

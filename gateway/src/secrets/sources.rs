@@ -52,6 +52,15 @@ pub(super) struct Sources {
     requests: Vec<CertificateRequest>,
 }
 
+/// What metrics tell of sources.
+#[derive(Debug, Default)]
+pub(super) struct SourceGauges {
+    /// SDS servers, and whether they are connected.
+    pub(super) providers: Vec<(String, bool)>,
+    /// Certificates from ACME authorities, and how often in a row an order failed.
+    pub(super) acme: Vec<(SecretName, u32)>,
+}
+
 impl Sources {
     /// Secrets of folders that name no namespace are of `namespace`.
     ///
@@ -138,6 +147,16 @@ impl Sources {
             findings.push(finding.help(format!("start with --sds-provider {provider}=ADDRESS")));
         }
         findings
+    }
+
+    /// Numbers for metrics.
+    pub(super) fn gauges(&self) -> SourceGauges {
+        let connected = |client: &SdsClient| client.status().state == ConnectionState::Connected;
+        let issued = self.issuer.as_ref().map(Issuer::statuses).unwrap_or_default();
+        SourceGauges {
+            providers: self.providers.iter().map(|(name, client)| (name.clone(), connected(client))).collect(),
+            acme: issued.into_iter().map(|status| (status.name, status.failures)).collect(),
+        }
     }
 
     /// How the sources stand, for people; no keys.
