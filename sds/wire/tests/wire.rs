@@ -605,6 +605,29 @@ async fn revocation_lists_pass_from_store_to_store() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn an_ocsp_staple_comes_with_its_certificate_and_is_a_change_by_itself() {
+    let folder = folder();
+    let path = folder.path().join("sds.sock");
+    let (theirs, authority) = (Arc::new(SecretStore::default()), Authority::new());
+    let pair = authority.server("a.example");
+    offer(&theirs, "a", pair.payload());
+    let server = Running::unix(&path, &theirs);
+    let (client, ours) = client(provider("p", &unix(&path)), &["sds://p/a"]);
+    until_leaf(&ours, "sds://p/a", &pair.leaf).await;
+    let staple = authority.staple(&pair);
+    let Payload::Certificate { chain, key, .. } = pair.payload() else { unreachable!() };
+    offer(&theirs, "a", Payload::Certificate { chain, key, ocsp_staple: Some(staple.clone().into()) });
+    let stapled = |store: &SecretStore| {
+        let secret = store.get(&SecretName::new("sds://p/a"))?.current()?;
+        secret.content.certificate()?.ocsp_staple().map(<[u8]>::to_vec)
+    };
+    let mut changes = ours.subscribe();
+    soon("the staple arrives", changes.wait_for(|_| stapled(&ours).as_ref() == Some(&staple))).await.unwrap();
+    client.stop().await;
+    server.stop().await;
+}
+
 /// Everything that either side shows, prints or logs about a secret and its key.
 #[tokio::test]
 async fn no_key_is_shown() {

@@ -106,6 +106,32 @@ impl Authority {
         self.issue(params, KeyPair::generate().unwrap())
     }
 
+    /// The answer "good" about a certificate of this authority, DER.
+    ///
+    /// # Panics
+    /// If openssl is not installed, with the command that installs it.
+    pub(crate) fn staple(&self, pair: &Pair) -> Vec<u8> {
+        let folder = folder();
+        let path = |name: &str| folder.path().join(name);
+        let (leaf, _) = pair.write(folder.path(), "leaf");
+        std::fs::write(path("ca.pem"), self.pem()).unwrap();
+        std::fs::write(path("ca.key"), self.issuer.key().serialize_pem()).unwrap();
+        let openssl = |args: &[&str]| {
+            let output = std::process::Command::new("openssl").args(args).current_dir(folder.path()).output();
+            let output = output.expect("openssl is missing: apt-get install openssl");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let leaf = leaf.to_str().unwrap();
+        let serial = openssl(&["x509", "-in", leaf, "-noout", "-serial"]);
+        let serial = serial.trim().strip_prefix("serial=").unwrap().to_owned();
+        std::fs::write(path("index"), format!("V\t491231235959Z\t\t{serial}\tunknown\t/CN=leaf\n")).unwrap();
+        let signer = ["-rsigner", "ca.pem", "-rkey", "ca.key", "-CA", "ca.pem", "-ndays", "1"];
+        let asked = ["-issuer", "ca.pem", "-cert", leaf, "-index", "index", "-respout", "staple"];
+        openssl(&[&["ocsp"], &signer[..], &asked[..]].concat());
+        std::fs::read(path("staple")).unwrap()
+    }
+
     /// A revocation list, PEM.
     pub(crate) fn revokes_nothing(&self) -> String {
         let params = CertificateRevocationListParams {
