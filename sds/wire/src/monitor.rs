@@ -269,6 +269,11 @@ impl Monitor {
 
     fn rejected(&self, record: &StreamRecord, state: &StreamState, name: &str, reason: String) {
         let node = state.node.clone().unwrap_or_default();
+        if name.is_empty() {
+            // No answer to anything that is remembered: a client can say that as often as it likes.
+            tracing::debug!(client = %record.peer.identity, node, reason, "an SDS client rejected an unknown response");
+            return;
+        }
         tracing::warn!(client = %record.peer.identity, address = %record.peer.address, node, secret = name, reason,
             "an SDS client rejected a secret");
         let mut nacks = self.0.nacks.lock();

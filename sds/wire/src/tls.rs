@@ -45,6 +45,8 @@ pub(crate) struct ServerIdentity {
     /// Cuts off all connections of the server.
     kill: CancellationToken,
     built: Mutex<Option<Built>>,
+    /// What was last said to prevent handshakes.
+    told: Mutex<Option<String>>,
 }
 
 /// What a handshake needs.
@@ -78,7 +80,20 @@ impl ServerIdentity {
         client_authorities: Vec<SecretName>,
         kill: CancellationToken,
     ) -> Self {
-        Self { store, certificate, client_authorities, kill, built: Mutex::new(None) }
+        Self { store, certificate, client_authorities, kill, built: Mutex::new(None), told: Mutex::new(None) }
+    }
+
+    /// Says what prevents handshakes, once for as long as it is the same.
+    pub(crate) fn tell(&self, outcome: &Result<Handshake, IdentityError>) {
+        let now = outcome.as_ref().err().map(ToString::to_string);
+        let mut told = self.told.lock();
+        if *told != now {
+            match &now {
+                Some(error) => tracing::warn!(error, "the SDS server turns TLS clients away"),
+                None => tracing::info!("the SDS server takes TLS clients again"),
+            }
+            *told = now;
+        }
     }
 
     /// Wakes when [`Self::handshake`] may find something else than before.

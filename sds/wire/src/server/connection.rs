@@ -104,7 +104,9 @@ impl Acceptor {
         tls: Arc<ServerIdentity>,
         permit: OwnedSemaphorePermit,
     ) {
-        let shaken = match tls.handshake() {
+        let ready = tls.handshake();
+        tls.tell(&ready);
+        let shaken = match ready {
             Ok(Handshake { config, kill }) => {
                 let accepting = tokio_rustls::TlsAcceptor::from(config).accept(stream);
                 match tokio::time::timeout(self.limits.handshake, accepting).await {
@@ -179,9 +181,7 @@ impl Acceptor {
 async fn follow(tls: &ServerIdentity) {
     let mut changes = tls.subscribe();
     while changes.changed().await.is_ok() {
-        if let Err(error) = tls.handshake() {
-            tracing::debug!(%error, "the SDS server cannot shake hands now");
-        }
+        tls.tell(&tls.handshake());
     }
 }
 
