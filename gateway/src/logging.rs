@@ -66,7 +66,8 @@ const LIBRARIES: [(&str, LevelFilter); 15] = [
     ("mio", LevelFilter::WARN),
     // A warning for each version of a Kubernetes volume that goes away. What cannot be watched our own watcher says.
     ("notify", LevelFilter::ERROR),
-    ("rustls", LevelFilter::WARN),
+    // Its warnings and errors are peers' doings, with server names as they were sent; counters tell them by reason.
+    ("rustls", LevelFilter::OFF),
     ("tonic", LevelFilter::WARN),
     ("tower", LevelFilter::WARN),
 ];
@@ -232,7 +233,7 @@ mod tests {
     fn libraries_are_quiet_unless_they_are_named() {
         let levels = levels("debug,h2=info");
         for (name, expected) in
-            [("tidegate_proxy", "debug"), ("pingora_proxy", "off"), ("h2", "info"), ("rustls", "warning")]
+            [("tidegate_proxy", "debug"), ("pingora_proxy", "off"), ("h2", "info"), ("rustls", "off")]
         {
             assert_eq!(level_of(&levels, name), expected, "{name}");
         }

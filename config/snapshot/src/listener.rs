@@ -153,10 +153,14 @@ impl Listener {
     /// On a TLS listener that is a request whose host would have chosen another chain as its server name, or none: a
     /// client that reuses a connection for another host (RFC 9113, 9.1.1) must not get around what that host's server
     /// asks of its clients. Istio answers 404 instead, from the first server's routes. `authority` is the Host header
-    /// as sent; its port has no say. The cost does not depend on the number of chains.
+    /// as sent; its port has no say, and neither has a dot at the end of the name: `a.com.` is `a.com` to backends, so
+    /// it belongs to the chain of `a.com`. The cost does not depend on the number of chains.
     pub fn chain_of_request(&self, chain: &str, authority: &str) -> Option<&FilterChain> {
         let found = match self.protocol {
-            ListenerProtocol::Tls => self.select_filter_chain(Some(host_without_port(authority))),
+            ListenerProtocol::Tls => {
+                let host = host_without_port(authority);
+                self.select_filter_chain(Some(host.strip_suffix('.').unwrap_or(host)))
+            }
             ListenerProtocol::Http | ListenerProtocol::Tcp => self.filter_chains.first(),
         };
         found.filter(|found| self.protocol != ListenerProtocol::Tls || found.name == chain)
@@ -237,9 +241,13 @@ mod tests {
         };
         check("one", "one.org", false);
         check("one", "ONE.org:8443", false);
+        check("one", "one.org.", false);
         check("one", "two.org", true);
         check("any", "two.org", false);
         check("any", "one.org", true);
+        check("any", "One.org.:443", true);
+        check("any", "a.w.org.", true);
+        check("any", "two.org.", false);
         check("any", "", false);
         check("wild", "a.w.org", false);
         check("wild", "b.w.org", false);
