@@ -6,8 +6,8 @@ use tidegate_snapshot::{ClientTls, SecretRef, ServerTrust, TlsParameters, Upstre
 
 use crate::destination_rules::TlsBlock;
 use crate::findings::Findings;
-use crate::secrets::{Field, Purpose, Secrets};
-use crate::server_tls::file_certificate;
+use crate::secrets::{Field, Purpose, Secrets, is_path};
+use crate::server_tls::{NO_PATH, file_certificate};
 use crate::tls_parameters::TlsDefaults;
 
 /// What stands for a secret that may not be used: no source has it, so that connections that need it fail. Istio has the
@@ -46,7 +46,7 @@ pub(crate) fn client_tls(
         let purpose = if is_map { Purpose::Authorities } else { Purpose::CredentialAuthorities };
         ServerTrust::Authorities(of_credential(purpose, findings))
     } else {
-        file_trust(tls, Field { object, path: &field("caCertificates") })
+        file_trust(tls, Field { object, path: &field("caCertificates") }, findings)
     };
     let certificate = (tls.mode == ClientTlsMode::Mutual).then(|| {
         if by_credential {
@@ -62,10 +62,15 @@ pub(crate) fn client_tls(
         trust = ServerTrust::Authorities(refused("mode"));
         TlsParameters::default()
     });
+    let has_crl = !by_credential && !tls.ca_crl.is_empty();
+    if has_crl && !is_path(&tls.ca_crl) {
+        findings.error(Code::SCHEMA, object, &field("caCrl"), NO_PATH);
+        trust = ServerTrust::Authorities(refused("caCrl"));
+    }
     let names = if tls.subject_alt_names.is_empty() { service_names } else { &tls.subject_alt_names };
     Some(ClientTls {
         trust,
-        crl: (!by_credential && !tls.ca_crl.is_empty()).then(|| SecretName::file_crl(&tls.ca_crl)),
+        crl: (has_crl && is_path(&tls.ca_crl)).then(|| SecretName::file_crl(&tls.ca_crl)),
         certificate,
         server_name: match tls.sni.as_str() {
             "" => UpstreamServerName::FromHost,
@@ -76,9 +81,13 @@ pub(crate) fn client_tls(
     })
 }
 
-fn file_trust(tls: &ClientTlsSettings, field: Field<'_>) -> ServerTrust {
+fn file_trust(tls: &ClientTlsSettings, field: Field<'_>, findings: &mut Findings) -> ServerTrust {
     match tls.ca_certificates.as_str() {
         "" | "system" | "file-root:system" => ServerTrust::System,
+        file if !is_path(file) => {
+            findings.error(Code::SCHEMA, field.object, field.path, NO_PATH);
+            ServerTrust::Authorities(field.reference(vec![SecretName::new(REFUSED)]))
+        }
         file => {
             let reference: SecretRef = field.reference(vec![SecretName::file_root(file)]);
             ServerTrust::Authorities(reference)

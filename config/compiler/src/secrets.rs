@@ -76,12 +76,16 @@ impl<'t> Written<'t> {
         };
         if let Some(paths) = text.strip_prefix("file-cert:") {
             return match paths.split_once('~') {
-                Some((chain, key)) if !chain.is_empty() && !key.is_empty() => Self::FileCertificate,
+                Some((chain, key)) if is_path(chain) && is_path(key) => Self::FileCertificate,
                 _ => Self::Unusable("it is not of the form file-cert:<chain>~<key>"),
             };
         }
-        if text.starts_with("file-root:") {
-            return Self::FileRoot;
+        if let Some(path) = text.strip_prefix("file-root:") {
+            return if is_path(path) {
+                Self::FileRoot
+            } else {
+                Self::Unusable("it is not of the form file-root:<file>")
+            };
         }
         match text.split_once("://") {
             None => secret(text),
@@ -91,8 +95,8 @@ impl<'t> Written<'t> {
                 _ => Self::Unusable("it is not of the form configmap://namespace/name"),
             },
             Some(("sds", rest)) => match rest.split_once('/') {
-                None if !rest.is_empty() => Self::Provider { resource: None },
-                Some((provider, resource)) if !provider.is_empty() && !resource.is_empty() => {
+                None if is_path(rest) => Self::Provider { resource: None },
+                Some((provider, resource)) if is_path(provider) && is_path(resource) => {
                     Self::Provider { resource: Some(resource) }
                 }
                 _ => Self::Unusable("it is neither sds://provider nor sds://provider/resource"),
@@ -102,6 +106,18 @@ impl<'t> Written<'t> {
             Some(_) => Self::Unusable("no source of secrets has names of this form"),
         }
     }
+}
+
+/// Whether a text can be the path of a file. What has several lines is the file's content, pasted where its path belongs,
+/// and must become no name: names are shown everywhere.
+pub(crate) fn is_path(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 4096 && !text.chars().any(char::is_control)
+}
+
+/// A text as messages may show it: one that is too long for a name, or has several lines, may be a key.
+pub(crate) fn shown(text: &str) -> &str {
+    const LONGEST: usize = 100;
+    if text.len() <= LONGEST && !text.chars().any(char::is_control) { text } else { "[...]" }
 }
 
 /// Whether a text may be the name of a Kubernetes object or namespace.
@@ -280,7 +296,7 @@ fn other_name(
             "no authorities belong to a credential of this form; name them in `caCertCredentialName`"
         }
         Written::NotEnforced(what) => {
-            let message = format!("{what} (`{text}`) is not enforced yet; what needs it is refused");
+            let message = format!("{what} (`{}`) is not enforced yet; what needs it is refused", shown(text));
             findings.warning(Code::NOT_ENFORCED, field.object, field.path, message);
             return None;
         }
@@ -288,7 +304,7 @@ fn other_name(
         _ if purpose == Purpose::Certificate => "it names no certificate with a key",
         _ => "it names no authorities",
     };
-    field.refuse(format!("`{text}` cannot be used: {reason}"), findings);
+    field.refuse(format!("`{}` cannot be used: {reason}", shown(text)), findings);
     None
 }
 
@@ -324,6 +340,11 @@ mod tests {
             "x://a",
             "invalid://",
             "file-cert:a",
+            "file-cert:/c.pem~-----BEGIN PRIVATE KEY-----\nMI",
+            "file-root:",
+            "file-root:a\nb",
+            "sds://vault/a\nb",
+            "-----BEGIN PRIVATE KEY-----\nMI",
         ] {
             assert!(matches!(Written::parse(bad), Written::Unusable(_)), "{bad}");
         }

@@ -8,8 +8,11 @@ use tidegate_snapshot::{ClientValidation, Digest256, SecretRef, ServerTls, Serve
 
 use crate::compile::CompileOptions;
 use crate::findings::Findings;
-use crate::secrets::{Field, Purpose, Secrets};
+use crate::secrets::{Field, Purpose, Secrets, is_path, shown};
 use crate::tls_parameters::TlsDefaults;
+
+/// Why a text names no file. It is not quoted: it may be a key.
+pub(crate) const NO_PATH: &str = "this is no path of a file; what the file holds cannot stand here";
 
 /// Most certificates of one server, each of its own key type.
 const MAX_CERTIFICATES: usize = 2;
@@ -119,6 +122,11 @@ impl<'a> ServerTlsCompiler<'a> {
         if accept_untrusted {
             report_unverified(block, findings);
         }
+        let has_crl = !tls.ca_crl.is_empty();
+        if has_crl && !is_path(&tls.ca_crl) {
+            findings.error(Code::SCHEMA, object, &format!("{path}.caCrl"), NO_PATH);
+            return None;
+        }
         let (ca, (spki_hashes, certificate_hashes)) = (ca?, pins?);
         if ca.is_none() && !accept_untrusted && spki_hashes.is_empty() && certificate_hashes.is_empty() {
             let message = format!("{} needs authorities; connections for the server's hosts are closed", tls.mode);
@@ -127,7 +135,7 @@ impl<'a> ServerTlsCompiler<'a> {
         }
         Some(ClientValidation {
             ca,
-            crl: (!tls.ca_crl.is_empty()).then(|| SecretName::file_crl(&tls.ca_crl)),
+            crl: has_crl.then(|| SecretName::file_crl(&tls.ca_crl)),
             subject_alt_names: tls.subject_alt_names.clone(),
             spki_hashes,
             certificate_hashes,
@@ -170,6 +178,10 @@ impl<'a> ServerTlsCompiler<'a> {
             return Some(None);
         }
         let path = format!("{path}.{field}");
+        if !is_path(file) {
+            findings.error(Code::SCHEMA, object, &path, NO_PATH);
+            return None;
+        }
         Some(Some(Field { object, path: &path }.reference(vec![SecretName::file_root(file)])))
     }
 }
@@ -186,8 +198,12 @@ pub(crate) fn file_certificate(
         findings.error(Code::SCHEMA, object, path, message);
         return None;
     }
+    if !is_path(chain) || !is_path(key) {
+        findings.error(Code::SCHEMA, object, path, NO_PATH);
+        return None;
+    }
     if chain.contains('~') {
-        let message = format!("`{chain}`: the path of a certificate cannot have a `~`");
+        let message = format!("`{}`: the path of a certificate cannot have a `~`", shown(chain));
         findings.error(Code::SCHEMA, object, path, message);
         return None;
     }
@@ -215,7 +231,7 @@ fn pins(block: Block<'_>, findings: &mut Findings) -> Option<(Vec<Digest256>, Ve
             match parse(text) {
                 Some(digest) => digests.push(digest),
                 None => {
-                    let message = format!("`{text}` is not {form}; no certificate fits it");
+                    let message = format!("`{}` is not {form}; no certificate fits it", shown(text));
                     findings.error(Code::SCHEMA, object, &format!("{path}.{field}[{at}]"), message);
                 }
             }

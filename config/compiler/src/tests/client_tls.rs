@@ -165,3 +165,24 @@ fn the_meshs_defaults_hold_for_backends_too() {
     assert_eq!(with("tlsDefaults: {minProtocolVersion: TLSV1_3}").parameters.min_version, TlsVersion::V1_3);
     assert_eq!(authorities(&with("tlsDefaults: {ecdhCurves: [P-224]}")), ["invalid://refused"]);
 }
+
+/// As with servers: what a file holds is no name of it.
+#[test]
+fn pem_in_the_place_of_a_name_fails_and_is_not_quoted() {
+    let pem = r#""-----BEGIN PRIVATE KEY-----\nMARKER+MARKER/\n-----END PRIVATE KEY-----\n""#;
+    for settings in [
+        format!("mode: SIMPLE, credentialName: {pem}"),
+        format!("mode: SIMPLE, caCertificates: {pem}"),
+        format!("mode: SIMPLE, caCertificates: /ca.pem, caCrl: {pem}"),
+        format!("mode: MUTUAL, clientCertificate: /c.pem, privateKey: {pem}"),
+    ] {
+        let (compilation, tls) = tls(&settings);
+        let tls = tls.unwrap();
+        let refused = |reference: &SecretRef| names(reference) == ["invalid://refused"];
+        let trusts_nobody = matches!(&tls.trust, ServerTrust::Authorities(reference) if refused(reference));
+        assert!(trusts_nobody || tls.certificate.as_ref().is_some_and(refused), "{settings} {tls:?}");
+        let said = format!("{:?}", compilation.diagnostics);
+        assert!(said.contains("Error") && !said.contains("MARKER"), "{said}");
+        assert!(!format!("{:?}", compilation.snapshot).contains("MARKER"), "{settings}");
+    }
+}

@@ -493,3 +493,24 @@ fn a_request_for_the_host_of_another_server_is_misdirected() {
         assert_eq!(found, expected, "{server_name} with {host}");
     }
 }
+
+/// What a file or a Secret holds, written where its name belongs, is refused and repeated nowhere.
+#[test]
+fn pem_in_the_place_of_a_name_is_refused_and_not_quoted() {
+    let pem = r#""-----BEGIN PRIVATE KEY-----\nMARKER+MARKER/\n-----END PRIVATE KEY-----\n""#;
+    for settings in [
+        format!("mode: SIMPLE, credentialName: {pem}"),
+        format!("mode: SIMPLE, serverCertificate: /c.pem, privateKey: {pem}"),
+        format!("mode: SIMPLE, serverCertificate: {pem}, privateKey: /k.pem"),
+        format!("mode: MUTUAL, serverCertificate: /c.pem, privateKey: /k.pem, caCertificates: {pem}"),
+        format!("mode: MUTUAL, serverCertificate: /c.pem, privateKey: /k.pem, caCertificates: /ca.pem, caCrl: {pem}"),
+        format!("mode: MUTUAL, credentialName: x, caCertCredentialName: {pem}"),
+        format!("mode: MUTUAL, credentialName: x, verifyCertificateSpki: [{pem}]"),
+    ] {
+        let (compilation, tls) = compiled_tls(&settings, &[]);
+        assert_eq!(tls, None, "{settings}");
+        let said = format!("{:?}", compilation.diagnostics);
+        assert!(said.contains("Error") && !said.contains("MARKER"), "{said}");
+        assert!(!format!("{:?}", compilation.snapshot).contains("MARKER"), "{settings}");
+    }
+}
