@@ -10,17 +10,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::future::select_all;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tidegate_core::SecretName;
 use tidegate_sds::{SecretStore, SourceKind};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 pub use self::address::{AddressError, ProviderAddress};
 use self::connect::connect;
 pub use self::names::provider_and_resource;
-use self::names::{Resources, resources_of};
+use self::names::{Resources, resources_of, streams_for};
 use self::session::Session;
 
 /// An SDS server to take secrets from.
@@ -182,7 +185,7 @@ impl SdsClient {
             acks: 0,
             nacks: 0,
         });
-        let wanted = watch::Sender::new(Resources::new());
+        let wanted = watch::Sender::new(Resources::default());
         let cancel = CancellationToken::new();
         let provider = options.name.clone();
         let task = Task {
@@ -190,7 +193,7 @@ impl SdsClient {
             store: store.clone(),
             wanted: wanted.subscribe(),
             status: status.clone(),
-            versions: Accepted::default(),
+            versions: Mutex::default(),
         };
         let stopped = (cancel.clone(), status.clone());
         let task = tokio::spawn(async move {
@@ -246,16 +249,14 @@ impl Drop for SdsClient {
     }
 }
 
-/// `version_info` of the last response that was taken, which every request repeats.
-#[derive(Debug, Default)]
-struct Accepted(String);
-
 struct Task {
     options: ProviderOptions,
     store: Arc<SecretStore>,
     wanted: watch::Receiver<Resources>,
     status: watch::Sender<SdsClientStatus>,
-    versions: Accepted,
+    /// `version_info` of the last response that was taken, of each stream: its next requests repeat it, also over a
+    /// reconnect.
+    versions: Mutex<BTreeMap<usize, String>>,
 }
 
 impl Task {
@@ -271,7 +272,7 @@ impl Task {
                     self.status.send_modify(|status| status.connections += 1);
                     enter(&self.status, ConnectionState::Connected);
                     let before = self.status.borrow().responses;
-                    let ended = Session::new(&mut self).run(channel).await;
+                    let ended = self.converse(channel).await;
                     if self.status.borrow().responses > before {
                         failures = 0;
                     }
@@ -285,6 +286,14 @@ impl Task {
             self.failed(error);
             tokio::time::sleep(self.options.back_off.delay(failures)).await;
         }
+    }
+
+    /// Has as many streams with the provider as the names need, until the first of them ends. None if nothing is wanted
+    /// any more, otherwise why it ended.
+    async fn converse(&self, channel: Channel) -> Option<String> {
+        let streams = streams_for(self.wanted.borrow().len());
+        let sessions = (0..streams).map(|at| Box::pin(Session::new(self, at, streams).run(channel.clone())));
+        select_all(sessions).await.0
     }
 
     /// Waits until a secret is wanted. False when nobody can want any more.
@@ -320,7 +329,7 @@ impl Task {
 /// Brings a list of names in line with what is wanted: what stays keeps its state.
 fn list(wanted: &Resources, names: &mut Vec<NameStatus>) {
     let mut earlier: BTreeMap<_, _> = names.drain(..).map(|name| (name.name.clone(), name)).collect();
-    for (resource, wanted) in wanted {
+    for (resource, wanted) in wanted.iter() {
         names.extend(wanted.iter().map(|name| {
             earlier.remove(name).unwrap_or_else(|| NameStatus {
                 name: name.clone(),

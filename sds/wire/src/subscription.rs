@@ -4,7 +4,7 @@
 //! says exactly whose. The protocol allows it (only listeners and clusters must come as a whole), Istio's agent does
 //! the same, and Envoy, which opens a stream for each secret, accepts nothing else.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
 
 use envoy_types::pb::envoy::service::discovery::v3::{
@@ -21,8 +21,8 @@ use crate::payload::{self, TYPE_URL};
 /// The longest name that may be asked for, in bytes.
 const MAX_NAME: usize = 1024;
 
-/// Responses whose ACK is awaited by name; of older ones nothing is recorded. A client that reads and never ACKs costs
-/// this much and no more.
+/// Responses whose ACK is awaited, or twice as many as the stream has names; of older ones nothing is recorded. A client
+/// that reads and never ACKs costs this much and no more.
 const MAX_UNACKNOWLEDGED: usize = 256;
 
 /// Text of a client that is kept and shown, in characters.
@@ -116,6 +116,8 @@ struct Sent {
     /// What the slot held; nothing where only the version is known, from before a reconnect. Does not keep it alive.
     secret: Weak<Secret>,
     version: String,
+    /// Number of the response that it was in; 0 for none of this stream.
+    number: u64,
     answer: Answer,
 }
 
@@ -280,7 +282,7 @@ impl Subscriptions {
             if let Some(version) = known.remove(&*name)
                 && let Some(entry) = self.entries.get_mut(&name)
             {
-                entry.sent = Some(Sent { secret: Weak::new(), version, answer: Answer::Acknowledged });
+                entry.sent = Some(Sent { secret: Weak::new(), version, number: 0, answer: Answer::Acknowledged });
                 self.make_due(&name, catalog, Resend::IfChanged);
             } else if !new {
                 // The protocol: to subscribe again to what one has is to ask for it again.
@@ -292,7 +294,7 @@ impl Subscriptions {
             let name: Arc<str> = name.into();
             self.insert(&name, catalog)?;
             if let Some(entry) = self.entries.get_mut(&name) {
-                entry.sent = Some(Sent { secret: Weak::new(), version, answer: Answer::Acknowledged });
+                entry.sent = Some(Sent { secret: Weak::new(), version, number: 0, answer: Answer::Acknowledged });
             }
             self.make_due(&name, catalog, Resend::IfChanged);
         }
@@ -362,7 +364,9 @@ impl Subscriptions {
             }
             let resource = payload::encode(&name, &current.content);
             let secret = Arc::downgrade(&current);
-            entry.sent = Some(Sent { secret, version: version.clone(), answer: Answer::None });
+            // The next nonce is for this: the callers make it at once.
+            let number = self.nonces + 1;
+            entry.sent = Some(Sent { secret, version: version.clone(), number, answer: Answer::None });
             return Some(Outgoing::Content { name, version, resource });
         }
         None
@@ -370,6 +374,14 @@ impl Subscriptions {
 
     /// Keeps what stays, with its state; adds what is new, and puts it in the queue.
     fn replace(&mut self, names: Vec<String>, catalog: &impl Catalog) -> Result<(), Violation> {
+        // As in nearly every ACK.
+        if names.len() == self.entries.len() && names.iter().all(|name| self.entries.contains_key(name.as_str())) {
+            // Equal sets, unless a name stands there twice and so another one is missing.
+            let distinct: BTreeSet<_> = names.iter().collect();
+            if distinct.len() == names.len() {
+                return Ok(());
+            }
+        }
         let mut earlier = std::mem::take(&mut self.entries);
         for name in names {
             match earlier.remove_entry(name.as_str()) {
@@ -422,7 +434,7 @@ impl Subscriptions {
 
     fn nonce(&mut self, name: Arc<str>) -> String {
         self.nonces += 1;
-        if self.unacknowledged.len() == MAX_UNACKNOWLEDGED {
+        if self.unacknowledged.len() >= MAX_UNACKNOWLEDGED.max(2 * self.entries.len()) {
             self.unacknowledged.pop_front();
         }
         self.unacknowledged.push_back((self.nonces, name));
@@ -435,27 +447,27 @@ impl Subscriptions {
         if u64::from_str_radix(stream, 16) != Ok(self.stream) { None } else { number.parse().ok() }
     }
 
-    /// The name that the response of a nonce was about. Forgets it and all before it: a client answers in order.
-    fn answered(&mut self, nonce: &str) -> Option<(Arc<str>, bool)> {
+    /// The name and number of the response of a nonce. Forgets it and all before it: a client answers in order.
+    fn answered(&mut self, nonce: &str) -> Option<(Arc<str>, u64)> {
         let number = self.number(nonce)?;
-        while let Some((oldest, name)) = self.unacknowledged.front() {
-            if *oldest > number {
-                return None;
-            }
-            let name = (*oldest == number).then(|| name.clone());
-            self.unacknowledged.pop_front();
-            if let Some(name) = name {
-                // What an answer to an earlier response says, a later response of the same name has overtaken.
-                let overtaken = self.unacknowledged.iter().any(|(_, later)| *later == name);
-                return Some((name, overtaken));
+        while self.unacknowledged.front().is_some_and(|(oldest, _)| *oldest <= number) {
+            if let Some((found, name)) = self.unacknowledged.pop_front()
+                && found == number
+            {
+                return Some((name, number));
             }
         }
         None
     }
 
+    /// What a response sent, unless a later one has overtaken it: then an answer to it says nothing any more.
+    fn sent_in(&mut self, name: &str, number: u64) -> Option<&mut Sent> {
+        self.entries.get_mut(name)?.sent.as_mut().filter(|sent| sent.number == number)
+    }
+
     fn acknowledged(&mut self, nonce: &str) -> Option<Verdict> {
-        let (name, overtaken) = self.answered(nonce)?;
-        if !overtaken && let Some(sent) = self.entries.get_mut(&name).and_then(|entry| entry.sent.as_mut()) {
+        let (name, number) = self.answered(nonce)?;
+        if let Some(sent) = self.sent_in(&name, number) {
             sent.answer = Answer::Acknowledged;
         }
         Some(Verdict::Accepted)
@@ -463,10 +475,8 @@ impl Subscriptions {
 
     fn rejected(&mut self, nonce: &str, error: &rpc::Status) -> Verdict {
         let reason = printable(&error.message);
-        let Some((name, overtaken)) = self.answered(nonce) else {
-            return Verdict::Rejected { name: "".into(), reason };
-        };
-        if !overtaken && let Some(sent) = self.entries.get_mut(&name).and_then(|entry| entry.sent.as_mut()) {
+        let Some((name, number)) = self.answered(nonce) else { return Verdict::Rejected { name: "".into(), reason } };
+        if let Some(sent) = self.sent_in(&name, number) {
             sent.answer = Answer::Rejected(reason.clone());
         }
         Verdict::Rejected { name, reason }
@@ -520,7 +530,7 @@ pub(crate) fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeSet, HashMap};
+    use std::collections::HashMap;
 
     use tidegate_core::{Origin, SecretBytes};
     use tidegate_sds::{Offer, Payload, SecretStore, SourceKind};
@@ -677,6 +687,16 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_repeated_does_not_keep_another_subscribed() {
+        let shelf = Shelf::with(&["a", "b"]);
+        let mut stream = Subscriptions::new(1, 10);
+        stream.sotw(request("", &["a", "b"]), &shelf).expect("fine");
+        let nonce = sent(&mut stream, &shelf).remove(1).1;
+        stream.sotw(request(&nonce, &["a", "a"]), &shelf).expect("fine");
+        assert_eq!(stream.len(), 1);
+    }
+
+    #[test]
     fn a_name_that_left_and_came_back_is_answered_again() {
         let shelf = Shelf::with(&["a", "b"]);
         let mut stream = Subscriptions::new(1, 10);
@@ -810,6 +830,21 @@ mod tests {
             stream.sotw(request("", &["a", "b"]), &shelf).expect("fine");
         }
         assert_eq!(stream.due.len(), 2);
+    }
+
+    #[test]
+    fn all_names_of_a_large_subscription_may_be_on_their_way() {
+        let names: Vec<_> = (0..MAX_UNACKNOWLEDGED + 50).map(|name| name.to_string()).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let mut shelf = Shelf::with(&["0"]);
+        let secret = shelf.secrets[&SecretName::new("0")].clone();
+        shelf.secrets.extend(names.iter().map(|name| (SecretName::new(name), secret.clone())));
+        let mut stream = Subscriptions::new(1, names.len());
+        stream.sotw(request("", &names), &shelf).expect("fine");
+        for (_, nonce) in sent(&mut stream, &shelf) {
+            assert_eq!(stream.sotw(request(&nonce, &names), &shelf), Ok(Some(Verdict::Accepted)));
+        }
+        assert!(states(&stream).iter().all(|(_, state)| *state == ResourceState::Acknowledged));
     }
 
     #[test]

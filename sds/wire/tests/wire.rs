@@ -55,6 +55,34 @@ async fn the_client_follows_a_rotation_and_what_comes_later() {
     server.stop().await;
 }
 
+/// They are asked for in several streams, so that the work does not grow with the square of their number.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_secrets_come_from_one_provider_and_follow_its_rotations() {
+    const SECRETS: usize = 1000;
+    let folder = folder();
+    let path = folder.path().join("sds.sock");
+    let (theirs, authority) = (Arc::new(SecretStore::default()), Authority::new());
+    let names: Vec<_> = (0..SECRETS).map(|secret| format!("kubernetes://ns/{secret}")).collect();
+    for name in &names {
+        offer(&theirs, name, authority.server("a.example").payload());
+    }
+    let server = Running::unix(&path, &theirs);
+    let ours: Vec<_> = names.iter().map(|name| format!("sds://p/{name}")).collect();
+    let wanted: Vec<_> = ours.iter().map(String::as_str).collect();
+    let (client, store) = client(provider("p", &unix(&path)), &wanted);
+    until_client(&client, "all arrive", |status| status.acks == SECRETS as u64).await;
+    server.until("all are acknowledged", |monitor| monitor.counters().acks == SECRETS as u64).await;
+    let streams = server.monitor.streams();
+    assert_eq!(streams.iter().map(|stream| stream.names).sum::<usize>(), SECRETS);
+    assert!(streams.len() > 1 && streams.iter().all(|stream| stream.names < SECRETS / 4), "{}", streams.len());
+    let last = authority.server("a.example");
+    offer(&theirs, &names[SECRETS - 1], last.payload());
+    until_leaf(&store, &ours[SECRETS - 1], &last.leaf).await;
+    assert_eq!(client.status().connections, 1);
+    client.stop().await;
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn wanted_names_change_without_a_new_connection() {
     let folder = folder();

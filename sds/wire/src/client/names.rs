@@ -1,6 +1,7 @@
 //! Which resource of which provider a secret's name means.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use tidegate_core::{SecretName, SecretSource};
@@ -16,12 +17,32 @@ pub fn provider_and_resource(name: &SecretName) -> Option<(&str, &str)> {
     (!provider.is_empty() && !resource.is_empty()).then_some((provider, resource))
 }
 
-/// Resources to ask for, each with the secrets that it fills.
-pub(super) type Resources = BTreeMap<Arc<str>, BTreeSet<SecretName>>;
+/// Resources to ask for, each with the secrets that it fills. Cheap to clone.
+pub(super) type Resources = Arc<BTreeMap<Arc<str>, BTreeSet<SecretName>>>;
+
+/// Names of one stream, about. Each answer of ours repeats all names of its stream, so that the work for a provider
+/// with many secrets would grow with the square of their number.
+const NAMES_PER_STREAM: usize = 64;
+
+/// Streams of one connection: servers limit them, often to 100.
+const MAX_STREAMS: usize = 32;
+
+/// How many streams share so many names.
+pub(super) fn streams_for(names: usize) -> usize {
+    names.div_ceil(NAMES_PER_STREAM).clamp(1, MAX_STREAMS)
+}
+
+/// Which of the streams asks for a resource. The same one for as long as the number of streams is the same.
+pub(super) fn stream_of(resource: &str, streams: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    resource.hash(&mut hasher);
+    // Fewer than 2^64 streams.
+    (hasher.finish() % streams as u64) as usize
+}
 
 /// Those names that are `provider`'s, by resource.
 pub(super) fn resources_of<'n>(provider: &str, names: impl IntoIterator<Item = &'n SecretName>) -> Resources {
-    let mut resources = Resources::new();
+    let mut resources = BTreeMap::<Arc<str>, BTreeSet<SecretName>>::new();
     for name in names {
         if let Some((of, resource)) = provider_and_resource(name)
             && of == provider
@@ -29,7 +50,7 @@ pub(super) fn resources_of<'n>(provider: &str, names: impl IntoIterator<Item = &
             resources.entry(resource.into()).or_default().insert(name.clone());
         }
     }
-    resources
+    Arc::new(resources)
 }
 
 #[cfg(test)]
@@ -47,6 +68,20 @@ mod tests {
         check("sds://", None);
         check("sds:///x", None);
         check("kubernetes://ns/a", None);
+    }
+
+    #[test]
+    fn many_names_are_shared_by_streams() {
+        let check = |names, streams| assert_eq!(streams_for(names), streams, "{names}");
+        check(0, 1);
+        check(64, 1);
+        check(65, 2);
+        check(100_000, 32);
+        let mut shares = [0; 4];
+        for name in 0..400 {
+            shares[stream_of(&format!("kubernetes://ns/{name}"), 4)] += 1;
+        }
+        assert!(shares.iter().all(|share| (60..140).contains(share)), "{shares:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One stream with a provider: requests, and the judgement of what comes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,12 +12,12 @@ use envoy_types::pb::google::rpc;
 use futures::stream::poll_fn;
 use tidegate_core::{Level, Origin, SecretName};
 use tidegate_sds::{Offer, Payload, SecretStore, SourceKind};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::connect::chain;
-use super::names::Resources;
+use super::names::{Resources, stream_of};
 use super::{NameState, Task};
 use crate::payload::{TYPE_URL, decode};
 use crate::subscription::printable;
@@ -24,9 +25,15 @@ use crate::subscription::printable;
 /// Requests that the provider has not taken yet. When it takes none, nothing is read of it either.
 const REQUESTS_AHEAD: usize = 4;
 
-/// A stream of the state-of-the-world variant, which every SDS server speaks.
+/// A stream of the state-of-the-world variant, which every SDS server speaks, for a share of the names.
 pub(super) struct Session<'t> {
-    task: &'t mut Task,
+    task: &'t Task,
+    wanted: watch::Receiver<Resources>,
+    /// Which of how many.
+    at: usize,
+    streams: usize,
+    /// Its share of the names, as of the last look at what is wanted.
+    share: Vec<Arc<str>>,
     /// Of the last response.
     nonce: String,
 }
@@ -34,13 +41,18 @@ pub(super) struct Session<'t> {
 /// What was made of one resource.
 struct Judged {
     resource: Arc<str>,
+    /// The secrets that it fills.
+    names: BTreeSet<SecretName>,
     /// Why it was refused.
     refused: Option<String>,
 }
 
 impl<'t> Session<'t> {
-    pub(super) fn new(task: &'t mut Task) -> Self {
-        Self { task, nonce: String::new() }
+    pub(super) fn new(task: &'t Task, at: usize, streams: usize) -> Self {
+        let wanted = task.wanted.clone();
+        let mut session = Self { task, wanted, at, streams, share: Vec::new(), nonce: String::new() };
+        session.look();
+        session
     }
 
     /// Subscribes and takes what comes, until the stream ends. None if it was ended because nothing is wanted any more,
@@ -58,7 +70,7 @@ impl<'t> Session<'t> {
         let mut responses: Option<Streaming<DiscoveryResponse>> = None;
         loop {
             // Looked at each time: a request takes note of a change, too.
-            if self.task.wanted.borrow().is_empty() {
+            if self.wanted.borrow().is_empty() {
                 return None;
             }
             let answer = tokio::select! {
@@ -74,10 +86,11 @@ impl<'t> Session<'t> {
                     Ok(None) => return Some("the provider ended the stream".to_owned()),
                     Err(status) => return Some(described(&status)),
                 },
-                changed = self.task.wanted.changed() => {
-                    if changed.is_err() || self.task.wanted.borrow().is_empty() {
+                changed = self.wanted.changed() => {
+                    if changed.is_err() {
                         return None;
                     }
+                    self.look();
                     self.request(None)
                 }
             };
@@ -87,9 +100,18 @@ impl<'t> Session<'t> {
         }
     }
 
+    /// Takes note of what is wanted now.
+    fn look(&mut self) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let share = wanted.keys().filter(|resource| stream_of(resource, self.streams) == self.at);
+        self.share = share.cloned().collect();
+    }
+
     /// A request with all names that are wanted now.
     fn request(&mut self, error: Option<String>) -> DiscoveryRequest {
-        let names = self.task.wanted.borrow_and_update().keys().map(ToString::to_string).collect();
+        if self.wanted.has_changed().unwrap_or(false) {
+            self.look();
+        }
         let node = self.nonce.is_empty().then(|| Node {
             id: self.task.options.node_id.clone(),
             cluster: "tidegate".to_owned(),
@@ -97,9 +119,9 @@ impl<'t> Session<'t> {
             ..Default::default()
         });
         DiscoveryRequest {
-            version_info: self.task.versions.0.clone(),
+            version_info: self.task.versions.lock().get(&self.at).cloned().unwrap_or_default(),
             node,
-            resource_names: names,
+            resource_names: self.share.iter().map(ToString::to_string).collect(),
             type_url: TYPE_URL.to_owned(),
             response_nonce: self.nonce.clone(),
             error_detail: error.map(|message| rpc::Status {
@@ -115,13 +137,13 @@ impl<'t> Session<'t> {
     /// beside it is not.
     async fn take(&mut self, response: DiscoveryResponse) -> DiscoveryRequest {
         let DiscoveryResponse { version_info, resources, nonce, .. } = response;
-        let wanted = self.task.wanted.borrow().clone();
+        let wanted = self.wanted.borrow().clone();
         let store = self.task.store.clone();
         let provider = self.task.options.name.clone();
         // Keys are parsed and tried out: milliseconds that the runtime's other tasks should not wait for.
         let judged = tokio::task::spawn_blocking(move || judge(&store, &provider, resources, &wanted)).await;
         let (judged, mut problems) = judged.unwrap_or_else(|error| (Vec::new(), vec![format!("not judged: {error}")]));
-        for Judged { resource, refused } in &judged {
+        for Judged { resource, refused, .. } in &judged {
             if let Some(reason) = refused {
                 problems.push(format!("{resource}: {reason}"));
             }
@@ -129,7 +151,7 @@ impl<'t> Session<'t> {
         self.nonce = nonce;
         let problem = (!problems.is_empty()).then(|| printable(&problems.join("; ")));
         if problem.is_none() {
-            self.task.versions.0.clone_from(&version_info);
+            self.task.versions.lock().insert(self.at, version_info.clone());
         }
         self.note(&judged, &version_info, problem.as_deref());
         self.request(problem)
@@ -146,8 +168,10 @@ impl<'t> Session<'t> {
                 Some(_) => status.nacks += 1,
                 None => status.acks += 1,
             }
-            for Judged { resource, refused } in judged {
-                for name in status.names.iter_mut().filter(|name| *name.resource == **resource) {
+            for Judged { names, refused, .. } in judged {
+                for name in names {
+                    let Ok(at) = status.names.binary_search_by(|status| status.name.cmp(name)) else { continue };
+                    let name = &mut status.names[at];
                     name.state = if refused.is_some() { NameState::Refused } else { NameState::Accepted };
                     name.reason.clone_from(refused);
                     name.version = printable(version);
@@ -189,7 +213,7 @@ fn judge(store: &SecretStore, provider: &str, resources: Vec<Any>, wanted: &Reso
                 Some(reason)
             }
         };
-        judged.push(Judged { resource: resource.clone(), refused });
+        judged.push(Judged { resource: resource.clone(), names: names.clone(), refused });
     }
     (judged, problems)
 }
