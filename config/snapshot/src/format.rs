@@ -78,11 +78,12 @@ pub enum Operator {
 }
 
 /// Beginnings of the names of such operators.
-const ABSENT: [&str; 11] = [
+const ABSENT: [&str; 12] = [
     "CLUSTER_METADATA",
     "DOWNSTREAM_LOCAL_",
     "DOWNSTREAM_PEER_",
     "DOWNSTREAM_TLS_",
+    "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
     "DYNAMIC_METADATA",
     "FILTER_STATE",
     "TRACE_ID",

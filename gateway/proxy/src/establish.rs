@@ -114,7 +114,7 @@ impl Arrival<'_> {
 
     /// Chooses the filter chain and terminates TLS if it does. Gives none if a challenge was answered.
     async fn handshake(self, mut tcp: TcpStream, read: BytesMut) -> Result<Option<Established>, HandshakeFailure> {
-        let hello = Hello::read(&mut tcp, read).await?;
+        let hello = Hello::read(&mut tcp, read).await.inspect_err(|failure| self.log_unless_taken(*failure))?;
         let server_name = hello.server_name();
         let challenges = self.shared.secrets.challenges();
         if challenges.any()
@@ -180,6 +180,17 @@ impl Arrival<'_> {
         }
         self.listener.metrics.handshake_done(info.version, info.resumed);
         Ok((stream.into(), info))
+    }
+
+    /// What is no TLS has no server name: if no filter chain takes connections without one, Envoy logs that at the
+    /// listener, and somebody who uses the wrong protocol finds it there.
+    fn log_unless_taken(&self, failure: HandshakeFailure) {
+        let listener = self.published.listener(&self.listener.name);
+        if failure == HandshakeFailure::Malformed
+            && listener.is_some_and(|listener| listener.filter_chain_index(None).is_none())
+        {
+            self.log_no_filter_chain(None);
+        }
     }
 
     /// Envoy logs such connections at the listener.

@@ -17,8 +17,9 @@ use socket2::{SockRef, TcpKeepalive};
 use tidegate_snapshot::{ClusterRef, TcpProxy};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
+use tokio_rustls::client::TlsStream;
 
-use self::tunnel::{End, Progress, Tunnel};
+use self::tunnel::{End, Progress, Side, Tunnel};
 use crate::app::HttpApp;
 use crate::connection::Connection;
 use crate::failure::plain;
@@ -32,14 +33,27 @@ use crate::upstream::{ClusterHandle, ConnectionGuard, ConnectionOrigin, PickedHo
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// A connection to a host, ready for bytes.
-trait Upstream: AsyncRead + AsyncWrite + Unpin + Send {}
+trait Upstream: AsyncRead + AsyncWrite + Unpin + Send {
+    fn socket(&self) -> &Socket;
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Upstream for T {}
+impl Upstream for Socket {
+    fn socket(&self) -> &Socket {
+        self
+    }
+}
+
+impl Upstream for TlsStream<Socket> {
+    fn socket(&self) -> &Socket {
+        self.get_ref().0
+    }
+}
 
 /// Proxies an accepted connection until it ends; counts and logs it, also if this is dropped before.
 ///
 /// Bytes that `client` has sent already go upstream first. Returns when both directions are over, when nothing has
-/// moved for the filter's idle timeout, or when there is no way to a host.
+/// moved for the filter's idle timeout, or when there is no way to a host. A reset of one side is passed on to the
+/// other, as Envoy does: what was cut must not look like an end.
 pub(crate) async fn proxy(
     mut client: ClientStream,
     connection: Arc<Connection>,
@@ -54,6 +68,11 @@ pub(crate) async fn proxy(
     let tunnel = Tunnel::new(&mut client.io, &mut *upstream, early.to_vec(), filter.idle_timeout, &progress);
     drop(early);
     let end = tunnel.run(|| session.report()).await;
+    match end {
+        End::Reset(Side::Upstream) => client.io.reset_on_drop(),
+        End::Reset(Side::Client) => upstream.socket().reset_on_drop(),
+        End::Complete | End::Broken | End::Idle => {}
+    }
     session.finish(end);
 }
 
@@ -145,7 +164,7 @@ impl<'a> Session<'a> {
             Err(failure) => {
                 host.connect_failed();
                 self.transport_failure = Some(failure);
-                self.refuse(ResponseFlags::UPSTREAM_CONNECTION_FAILURE | ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED)
+                self.refuse(ResponseFlags::UPSTREAM_CONNECTION_FAILURE | ResponseFlags::CONNECT_ATTEMPTS_EXCEEDED)
             }
         }
     }
@@ -197,8 +216,10 @@ impl<'a> Session<'a> {
 
     fn finish(&mut self, end: End) {
         self.is_over = true;
-        if end == End::Idle {
-            self.termination_details = Some("tcp_session_idle_timeout");
+        match end {
+            End::Idle => self.termination_details = Some("tcp_session_idle_timeout"),
+            End::Reset(Side::Upstream) => self.flags |= ResponseFlags::UPSTREAM_REMOTE_RESET,
+            End::Complete | End::Reset(Side::Client) | End::Broken => {}
         }
     }
 

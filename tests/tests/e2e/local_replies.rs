@@ -73,7 +73,7 @@ async fn a_refused_connection_is_503_uf() {
     assert!(text.contains("remote connection failure"), "{text}");
     let (flags, _) = flags(&tidegate, "/uf").await;
     // In the order of Envoy's flags; the retries of the default policy are used up.
-    assert!(flags == "UF" || flags == "UF,URX", "{flags}");
+    assert!(flags == "UF" || flags == "URX,UF", "{flags}");
 }
 
 #[tokio::test]

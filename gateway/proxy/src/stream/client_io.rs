@@ -3,8 +3,10 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -35,6 +37,12 @@ impl Io {
             Self::Tcp(tcp) => tcp,
             Self::Tls(tls) => tls.0.get_ref().0,
         }
+    }
+
+    /// Makes the end of this connection a reset, without the goodbye of TLS.
+    pub(crate) fn reset_on_drop(&self) {
+        // Fails only for sockets that are closed already.
+        let _ = SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
     }
 
     /// Reads what is there into `out` and says how much that was; 0 at the end. Takes no memory while it waits.
@@ -111,6 +119,10 @@ impl fmt::Debug for TlsIo {
 impl Drop for TlsIo {
     fn drop(&mut self) {
         let (tcp, session) = self.0.get_mut();
+        if SockRef::from(&*tcp).linger().is_ok_and(|linger| linger == Some(Duration::ZERO)) {
+            // It is cut, which must not look like an end.
+            return;
+        }
         session.send_close_notify();
         while session.wants_write() {
             if !matches!(session.write_tls(&mut Try(tcp)), Ok(1..)) {

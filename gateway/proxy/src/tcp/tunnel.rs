@@ -25,10 +25,41 @@ const NEVER: Duration = Duration::from_secs(86_400 * 365);
 pub(super) enum End {
     /// Both sides have said all.
     Complete,
-    /// One side broke off.
-    Reset,
+    /// This side reset its connection.
+    Reset(Side),
+    /// A connection failed in some other way.
+    Broken,
     /// Nothing moved for too long.
     Idle,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    Client,
+    Upstream,
+}
+
+/// What ends a direction before its end.
+struct Failure {
+    /// It is the side that speaks which failed, not the one that hears.
+    of_reader: bool,
+    error: io::Error,
+}
+
+impl From<io::Error> for Failure {
+    /// A failure to write.
+    fn from(error: io::Error) -> Self {
+        Self { of_reader: false, error }
+    }
+}
+
+impl Failure {
+    fn end(&self, reader: Side, writer: Side) -> End {
+        match self.error.kind() {
+            io::ErrorKind::ConnectionReset => End::Reset(if self.of_reader { reader } else { writer }),
+            _ => End::Broken,
+        }
+    }
 }
 
 /// Two streams that are joined. Holds no buffer while nothing moves.
@@ -119,7 +150,7 @@ where
             }
             match polled {
                 Poll::Ready(Ok(())) => return Poll::Ready(End::Complete),
-                Poll::Ready(Err(_)) => return Poll::Ready(End::Reset),
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
                 Poll::Pending => {}
             }
             if is_due && reporting.as_mut().poll(cx).is_ready() {
@@ -143,16 +174,23 @@ where
         (self.up.read_bytes, self.down.written_bytes)
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let up = self.up.poll(cx, Pin::new(&mut *self.client), Pin::new(&mut *self.upstream))?;
-        let down = self.down.poll(cx, Pin::new(&mut *self.upstream), Pin::new(&mut *self.client))?;
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let up = self.up.poll(cx, Pin::new(&mut *self.client), Pin::new(&mut *self.upstream));
+        let up = up.map_err(|failure| failure.end(Side::Client, Side::Upstream))?;
+        let down = self.down.poll(cx, Pin::new(&mut *self.upstream), Pin::new(&mut *self.client));
+        let down = down.map_err(|failure| failure.end(Side::Upstream, Side::Client))?;
         if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 }
 
 impl Direction {
     /// Ready when the reader has said all and the writer knows.
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, mut from: Pin<&mut R>, mut to: Pin<&mut W>) -> Poll<io::Result<()>>
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut from: Pin<&mut R>,
+        mut to: Pin<&mut W>,
+    ) -> Poll<Result<(), Failure>>
     where
         R: AsyncRead + ?Sized,
         W: AsyncWrite + ?Sized,
@@ -163,7 +201,7 @@ impl Direction {
             if turns == TURN {
                 // There may be more.
                 cx.waker().wake_by_ref();
-                return self.poll_flush(cx, to.as_mut());
+                return self.poll_flush(cx, to.as_mut()).map_err(Failure::from);
             }
             turns += 1;
             let mut chunk = [const { MaybeUninit::<u8>::uninit() }; CHUNK];
@@ -176,8 +214,8 @@ impl Direction {
                 }
                 // A TLS peer that closes without a goodbye has closed all the same.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => self.phase = Phase::Ending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return self.poll_flush(cx, to.as_mut()),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure { of_reader: true, error })),
+                Poll::Pending => return self.poll_flush(cx, to.as_mut()).map_err(Failure::from),
             }
         }
         if self.phase == Phase::Ending {
@@ -351,6 +389,6 @@ mod tests {
         drop(ends.upstream);
         // Fails at some byte, since nobody reads.
         while ends.client.write_all(&[0; 64]).await.is_ok() {}
-        assert_eq!(ends.end.await.unwrap(), End::Reset);
+        assert_eq!(ends.end.await.unwrap(), End::Broken);
     }
 }

@@ -145,7 +145,10 @@ impl Facts for RequestFacts<'_> {
             Operator::ResponseFlags => shown(Some(self.flags), out),
             Operator::ResponseCodeDetails => text(self.response_code_details, out),
             Operator::ConnectionTerminationDetails => text(self.connection_termination_details, out),
-            Operator::UpstreamTransportFailureReason => text(self.upstream_transport_failure_reason, out),
+            // One word, as Envoy has it.
+            Operator::UpstreamTransportFailureReason => {
+                text(self.upstream_transport_failure_reason.map(|reason| reason.replace(' ', "_")).as_deref(), out)
+            }
             Operator::BytesReceived => shown(Some(self.bytes_received), out),
             Operator::BytesSent => shown(Some(self.bytes_sent), out),
             Operator::Duration => milliseconds(self.duration, out),

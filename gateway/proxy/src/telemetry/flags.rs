@@ -3,7 +3,8 @@ use std::ops::{BitOr, BitOrAssign};
 
 /// Why a request ended as it did: a set of Envoy's response flags.
 ///
-/// Displays as access logs and metrics show it: short names in Envoy's order, separated by commas; `-` for none.
+/// Displays as access logs and metrics show it: short names in the order in which Envoy sets them, separated by commas;
+/// `-` for none.
 /// Source: Envoy, "Access logging", `%RESPONSE_FLAGS%`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub(crate) struct ResponseFlags(u32);
@@ -25,8 +26,12 @@ macro_rules! response_flags {
     (@constants $bit:expr;) => {};
 }
 
-// The order is that of Envoy's enumeration, which is the order of printing: `UF,URX`.
+// Envoy prints flags in the order in which it set them. Its router gives up retrying before it names the last failure
+// (`URX,UF`), its TCP proxy afterwards (`UF,URX`), hence two flags of one name. The rest is in the order of its
+// enumeration: no two of them are set for one request.
 response_flags! {
+    /// URX: no retries of a request left.
+    UPSTREAM_RETRY_LIMIT_EXCEEDED = "URX";
     /// LH: the local service failed its health check.
     FAILED_LOCAL_HEALTH_CHECK = "LH";
     /// UH: no healthy host in the cluster.
@@ -57,8 +62,8 @@ response_flags! {
     RATE_LIMIT_SERVICE_ERROR = "RLSE";
     /// DC: the client went away.
     DOWNSTREAM_CONNECTION_TERMINATION = "DC";
-    /// URX: no retries left.
-    UPSTREAM_RETRY_LIMIT_EXCEEDED = "URX";
+    /// URX: no attempts to connect for a TCP connection left.
+    CONNECT_ATTEMPTS_EXCEEDED = "URX";
     /// SI: the stream was idle for too long.
     STREAM_IDLE_TIMEOUT = "SI";
     /// IH: a header has a value that is not allowed.
@@ -147,9 +152,10 @@ mod tests {
         let check = |flags: ResponseFlags, expected: &str| assert_eq!(flags.to_string(), expected);
         check(ResponseFlags::NONE, "-");
         check(ResponseFlags::NO_ROUTE_FOUND, "NR");
-        check(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED | ResponseFlags::UPSTREAM_CONNECTION_FAILURE, "UF,URX");
+        check(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED | ResponseFlags::UPSTREAM_CONNECTION_FAILURE, "URX,UF");
+        check(ResponseFlags::CONNECT_ATTEMPTS_EXCEEDED | ResponseFlags::UPSTREAM_CONNECTION_FAILURE, "UF,URX");
         check(ResponseFlags::DOWNSTREAM_REMOTE_RESET | ResponseFlags::FAILED_LOCAL_HEALTH_CHECK, "LH,DR");
-        assert_eq!(NAMES.len(), 29);
+        assert_eq!(NAMES.len(), 30);
         check(ResponseFlags::NO_CLUSTER_FOUND | ResponseFlags::NONE, "NC");
     }
 }

@@ -457,7 +457,7 @@ mod tests {
         let samples = parse(&scrape(&metrics));
         for rest in [
             r#"request_protocol="http",response_code="200",grpc_response_status="",response_flags="-""#,
-            r#"request_protocol="grpc",response_code="200",grpc_response_status="14",response_flags="UF,URX""#,
+            r#"request_protocol="grpc",response_code="200",grpc_response_status="14",response_flags="URX,UF""#,
             r#"request_protocol="grpc",response_code="0",grpc_response_status="",response_flags="-""#,
         ] {
             let labels = format!("{REVIEWS}{rest},connection_security_policy=\"unknown\"");

@@ -2,7 +2,9 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tidegate_snapshot::EndpointAddress;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -36,6 +38,14 @@ impl Socket {
         match self {
             Self::Tcp(tcp) => tcp.local_addr().ok(),
             Self::Unix(_) => None,
+        }
+    }
+
+    /// Makes the end of this connection a reset.
+    pub(crate) fn reset_on_drop(&self) {
+        if let Self::Tcp(tcp) = self {
+            // Fails only for sockets that are closed already.
+            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }
 

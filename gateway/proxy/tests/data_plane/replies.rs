@@ -91,7 +91,7 @@ async fn a_refused_connection_is_503_uf_and_the_clients_connection_stays() {
         );
         assert_eq!(answer.header("connection"), None);
     }
-    edge.await_request(&["response_code=\"503\"", "response_flags=\"UF,URX\""]).await;
+    edge.await_request(&["response_code=\"503\"", "response_flags=\"URX,UF\""]).await;
 }
 
 #[tokio::test]

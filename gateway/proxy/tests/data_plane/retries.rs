@@ -113,7 +113,7 @@ async fn refused_streams_are_tried_elsewhere() {
     let text =
         "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote reset";
     assert_eq!((answer.status, answer.text()), (503, text));
-    edge.await_request(&["response_code=\"503\"", "response_flags=\"UR,URX\""]).await;
+    edge.await_request(&["response_code=\"503\"", "response_flags=\"URX,UR\""]).await;
 }
 
 #[tokio::test]

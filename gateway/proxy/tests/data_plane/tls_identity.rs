@@ -9,6 +9,8 @@ use tidegate_proxy::Limits;
 use tidegate_snapshot::{
     AccessLog, AccessLogFormat, ClientCertDetails, ClientValidation, Digest256, ForwardClientCert, ServerTls, Template,
 };
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::backend::{echo, fixed};
 use crate::certificates::{Authority, Identity, client_config, offer, offer_flawed, offer_trust, secret, trust};
@@ -302,6 +304,10 @@ async fn access_logs_say_who_came_and_how() {
     }
     assert!(connect(edge.address(), "nobody.com", client_config(&edge.authority, None)).await.is_err());
     edge.await_failure("no_filter_chain", 1).await;
+    // Somebody who does not speak TLS.
+    let mut plain = TcpStream::connect(edge.address()).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: a.com\r\n\r\n").await.unwrap();
+    edge.await_failure("malformed", 1).await;
     edge.edge.gateway.drain(std::time::Duration::ZERO, std::time::Duration::from_secs(5)).await;
     let log = std::fs::read_to_string(path).unwrap();
     let lines: Vec<Vec<&str>> = log.lines().map(|line| line.split('|').collect()).collect();
@@ -338,7 +344,8 @@ async fn access_logs_say_who_came_and_how() {
     assert_eq!(lines[1], absent("a.com", "TLSv1.3", cipher, "200", "-", "via_upstream"));
     assert_eq!(lines[2], absent("a.com", "TLSv1.3", cipher, "421", "-", "misdirected_request"));
     assert_eq!(lines[3], absent("nobody.com", "-", "-", "0", "NR", "filter_chain_not_found"));
-    assert_eq!(lines.len(), 4);
+    assert_eq!(lines[4], absent("-", "-", "-", "0", "NR", "filter_chain_not_found"));
+    assert_eq!(lines.len(), 5);
 }
 
 #[tokio::test]

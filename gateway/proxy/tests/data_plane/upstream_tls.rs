@@ -132,7 +132,7 @@ async fn protocols_follow_the_cluster_and_names_the_host() {
             assert_eq!(answer.seen("host"), Some(name));
         }
         failed(&once(edge.address(), host("c.com")).await, &verify_failed("verify SAN list"));
-        edge.await_request(&["response_code=\"503\"", "response_flags=\"UF,URX\""]).await;
+        edge.await_request(&["response_code=\"503\"", "response_flags=\"URX,UF\""]).await;
         let endpoint = &edge.gateway.clusters()[0].endpoints[0];
         assert!(endpoint.cx_connect_fail >= 3 && endpoint.rq_success == 3, "{endpoint:?}");
     }

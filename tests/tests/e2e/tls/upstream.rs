@@ -76,7 +76,7 @@ async fn backends_are_verified_as_the_rule_says() {
     }
     assert!(h2.seen().iter().all(|seen| seen.protocol.as_deref() == Some("h2")), "{:?}", h2.seen());
     assert!(mutual.seen().iter().all(|seen| seen.client.as_ref() == Some(&identity.der)));
-    assert!(tidegate.stdout().contains(" UF,URX "), "{}", tidegate.stdout());
+    assert!(tidegate.stdout().contains(" URX,UF "), "{}", tidegate.stdout());
 
     // A new client certificate is shown on new connections.
     let next = clients.issue(&["gateway.test"]);

@@ -48,7 +48,7 @@ impl TransportFailure {
             Error::NoApplicationProtocol => (ALERT + 120, alert_name(AlertDescription::NoApplicationProtocol)),
             Error::PeerMisbehaved(_)
             | Error::InappropriateMessage { .. }
-            | Error::InappropriateHandshakeMessage { .. } => (225, "UNEXPECTED_MESSAGE".into()),
+            | Error::InappropriateHandshakeMessage { .. } => (223, "UNEXPECTED_MESSAGE".into()),
             _ => return Self("TLS_error:the handshake failed:TLS_error_end".into()),
         };
         let code = SSL + reason;
