@@ -52,7 +52,9 @@ pub(crate) fn of(
     if ledger.orphaned {
         let level = if ledger.hosts.is_empty() { Level::Info } else { Level::Warning };
         let message = format!("its source no longer has it; {}", serves_on(secret));
-        into.push(at(name, offer, Part::Whole, Code::SECRET_ORPHANED, level, message));
+        let help = "put it back, or take the references to it away: nothing renews it any more".to_owned();
+        let finding = at(name, offer, Part::Whole, Code::SECRET_ORPHANED, level, message);
+        into.push(with_help(finding, (level == Level::Warning).then_some(help)));
     }
     for waiting in &ledger.waiting {
         let message = format!("the name is also that of {}, which goes first", described(offer));

@@ -249,6 +249,21 @@ impl Flaw {
     /// How to mend it, if there is something to say beyond the flaw.
     pub fn help(&self) -> Option<&'static str> {
         Some(match self {
+            Self::Expired { .. } => "renew it",
+            Self::NotYetValid { .. } => {
+                "it is judged again when its time comes; if that should be now, look at the clocks of this machine and \
+                 of the authority"
+            }
+            Self::HostNotCovered { .. } => {
+                "have it issued for all hosts of the server (subject alternative names), or name a credential that is"
+            }
+            Self::NotForServers => "have it issued with the extended key usage `serverAuth`, or without any",
+            Self::AuthorityAsLeaf => {
+                "`openssl req -x509` makes authorities unless told `-addext basicConstraints=critical,CA:FALSE`"
+            }
+            Self::WeakSignature { .. } | Self::WeakKey { .. } => {
+                "have it issued anew, signed over SHA-256 or better, with ECDSA on P-256 or RSA of 2048 bits or more"
+            }
             Self::ChainOutOfOrder => "it is served in order: the certificate, then its issuer, and so on upwards",
             Self::ChainUnrelated { .. } => "leave it out; the chain goes from the certificate to its issuer upwards",
             Self::CrlIssuerUnknown { .. } => {

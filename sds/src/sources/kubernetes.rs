@@ -135,8 +135,16 @@ impl Reader<'_> {
 
     /// What is wrong with a pair of which something is there.
     fn half_pair(&self, chain: &str, key: &str) -> String {
+        // A folder of PEM may have `shop.crt` where a Secret has `tls.crt`.
+        let missing = |name: &str| match (self.source, name) {
+            (SourceKind::File, "tls.crt") => {
+                "the certificate (`NAME.crt`, `NAME.pem` or `tls.crt`) is missing".to_owned()
+            }
+            (SourceKind::File, "tls.key") => "the key (`NAME.key` or `tls.key`) is missing".to_owned(),
+            _ => format!("`{name}` is missing"),
+        };
         let state = |name: &str| match self.entry(name) {
-            None => Some(format!("`{name}` is missing")),
+            None => Some(missing(name)),
             Some(entry) if entry.bytes.is_empty() => Some(format!("`{name}` is empty")),
             Some(_) => None,
         };

@@ -121,7 +121,7 @@ fn a_flawed_certificate_serves_if_there_is_nothing_better_and_says_so() {
     assert_eq!(
         findings[0].to_string(),
         "Warning [TG0011] (Secret ns/a secrets.yaml:9:3) data[\"tls.crt\"]: the certificate expired on \
-         2026-05-01T00:00:00Z; it serves all the same, as there is nothing better"
+         2026-05-01T00:00:00Z; it serves all the same, as there is nothing better (renew it)"
     );
     world.check("a", 1, SecretState::Active);
     assert_eq!(world.status("a").days_left, Some(-31));

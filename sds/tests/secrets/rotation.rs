@@ -99,7 +99,8 @@ fn what_is_withdrawn_serves_on_and_is_told() {
     assert_eq!(
         world.texts(),
         ["Warning [TG0013] (Secret ns/a secrets.yaml:3:1) its source no longer has it; version 1 (until \
-          2027-01-01T00:00:00Z) serves on"]
+          2027-01-01T00:00:00Z) serves on (put it back, or take the references to it away: nothing renews it any \
+          more)"]
     );
     assert_eq!(world.store.release(|_| false), 0, "its hosts are served");
     world.store.offer(vec![pair.offer("a")]);

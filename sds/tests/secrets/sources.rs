@@ -204,6 +204,7 @@ fn a_folder_of_pairs_is_read() {
     fs::remove_file(files.path("a.key")).unwrap();
     watcher.rescan();
     files.wait("half a pair is told", || files.world.status("a").state == SecretState::Refused);
+    assert!(files.world.status("a").refused.unwrap().reasons[0].contains("the key (`NAME.key`"));
     assert_eq!(files.world.leaf("a").unwrap(), a.leaf);
 }
 
