@@ -1,7 +1,7 @@
 //! What to look at next when a request found nothing that serves it.
 
 use crate::explain::Outcome;
-use crate::{Explanation, FilterChain, Listener, ListenerProtocol, Snapshot};
+use crate::{Explanation, FilterChain, Listener, ListenerProtocol, NetworkFilter, Snapshot};
 
 /// Names that are less alike than this are not suggested.
 const LIKENESS: f64 = 0.75;
@@ -48,7 +48,8 @@ pub(crate) fn hints(snapshot: &Snapshot, explanation: &Explanation) -> Vec<Strin
             hints.push("`tidegate validate -x` says what is wrong with the server".into());
         }
         Outcome::LocalReply { details: "tls_error", .. } => {
-            let other = if explanation.request.server_name.is_some() { "http" } else { "https" };
+            let is_encrypted = matches!(explanation.request.scheme.as_str(), "https" | "tls");
+            let other = if is_encrypted { "http" } else { "https" };
             hints.push(format!("explain {other}://, or another port with --port"));
         }
         Outcome::LocalReply { .. } => {
@@ -128,8 +129,8 @@ fn no_filter_chain(snapshot: &Snapshot, explanation: &Explanation, hints: &mut V
         hints.push("clients send no server name for an IP address; a server with the host `*` would take them".into());
         return;
     };
-    let listeners = snapshot.listeners().iter().filter(|listener| listener.port == explanation.request.port);
-    let names = listeners.flat_map(|listener| listener.filter_chains()).flat_map(|chain| &chain.server_names);
+    let listeners = || snapshot.listeners().iter().filter(|listener| listener.port == explanation.request.port);
+    let names = listeners().flat_map(|listener| listener.filter_chains()).flat_map(|chain| &chain.server_names);
     let likeness = |name: &str| strsim::jaro_winkler(asked, name);
     let scored = names.take(MAX_COMPARED).map(|name| (likeness(name.as_str()), name));
     let best = scored.filter(|(likeness, _)| *likeness >= LIKENESS).max_by(|(a, _), (b, _)| a.total_cmp(b));
@@ -137,6 +138,15 @@ fn no_filter_chain(snapshot: &Snapshot, explanation: &Explanation, hints: &mut V
         hints.push(format!("the most similar server name is `{name}`"));
     }
     hints.push("a server of a Gateway must have the host, or a wildcard over it (`tidegate validate -x` tells of servers that were left out)".into());
+    let mut chains = listeners().flat_map(|listener| listener.filter_chains());
+    if chains.any(|chain| chain.tls.is_none() && matches!(&chain.filter, NetworkFilter::Tcp(it) if it.source.is_some()))
+    {
+        hints.push(
+            "where TLS is passed through, the name must be among the `sniHosts` of a `tls` rule as well: the server's \
+             host alone does not take it"
+                .into(),
+        );
+    }
 }
 
 /// Routes that something other than the path kept away, which is what one most often overlooks.

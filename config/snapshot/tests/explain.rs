@@ -215,7 +215,10 @@ fn tls_snapshot() -> Snapshot {
     let none = TcpProxy::new(String::new(), Vec::new(), None);
     let plain = vec![FilterChain::new("0.0.0.0_31400".into(), NetworkFilter::Tcp(none))];
     let plain = Listener::new("0.0.0.0_31400".into(), None, 31400, ListenerProtocol::Tcp, plain);
-    Snapshot::new(vec![secure, plain], vec![cluster(WEB)], MeshSettings::default())
+    let table = Arc::new(RouteTable::new("http.80".into(), Vec::new()));
+    let open = vec![FilterChain::new("0.0.0.0_80".into(), NetworkFilter::Http(table))];
+    let open = Listener::new("0.0.0.0_80".into(), None, 80, ListenerProtocol::Http, open);
+    Snapshot::new(vec![secure, plain, open], vec![cluster(WEB)], MeshSettings::default())
 }
 
 fn explain_connection(scheme: &str, authority: &str, server_name: Option<&str>, port: u16) -> serde_json::Value {
@@ -268,8 +271,11 @@ fn connections_that_no_server_takes_are_refused() {
         assert!(json["hints"].to_string().contains(hint), "{}", json["hints"]);
     };
     check("https", Some("shpo.com"), 443, "filter_chain_not_found", "`shop.com`");
+    check("tls", Some("other.db.com"), 443, "filter_chain_not_found", "`sniHosts`");
     check("tls", None, 443, "filter_chain_not_found", "IP address");
     check("http", None, 443, "tls_error", "https://");
+    check("https", None, 80, "tls_error", "http://");
+    check("tls", Some("shop.com"), 80, "tls_error", "http://");
     check("https", Some("shut.com"), 443, "server_not_served", "validate");
     check("tcp", None, 31400, "no_route", "`tcp`");
 }

@@ -203,7 +203,7 @@ impl Snapshot {
                     format!("port {} speaks TLS, and this is plaintext: the connection is closed", listener.port);
                 return Err(Box::new(refused("-", "tls_error", reason)));
             }
-            ListenerProtocol::Http if scheme == "tls" => {
+            ListenerProtocol::Http if is_encrypted => {
                 let reason = format!("port {} speaks plaintext HTTP: a TLS handshake fails", listener.port);
                 return Err(Box::new(refused("-", "tls_error", reason)));
             }
