@@ -190,6 +190,11 @@ pub(crate) fn run(args: RunArgs, console: Console) -> anyhow::Result<Exit> {
         console.help("save it and name the file: ... > gateway.yaml, then tidegate run --config gateway.yaml");
         return Ok(Exit::Usage);
     }
+    if let Some((message, help)) = args.secrets.misuse() {
+        console.error(&message);
+        console.help(help);
+        return Ok(Exit::Usage);
+    }
     let print_config = args.print_config;
     let options = options(args)?;
     if print_config {
@@ -260,6 +265,20 @@ mod tests {
         assert!(parse(&["--config=a", "--sds-authorization=rules"]).is_err());
         assert!(parse(&["--config=a", "--sds-socket=s", "--sds-certificate=c"]).is_err());
         assert!(parse(&["--config=a"]).unwrap().sds_server.is_none());
+    }
+
+    #[test]
+    fn keys_do_not_leave_the_machine_in_plaintext() {
+        let misuse = |arguments: &[&str]| {
+            let arguments = ["tidegate", "run", "--config=a"].iter().chain(arguments);
+            match Cli::try_parse_from(arguments).unwrap().command {
+                Command::Run(args) => args.secrets.misuse().is_some(),
+                other => panic!("parsed as {other:?}"),
+            }
+        };
+        assert!(misuse(&["--sds-address=0.0.0.0:8234"]));
+        assert!(!misuse(&["--sds-address=0.0.0.0:8234", "--sds-certificate=kubernetes://ns/sds"]));
+        assert!(!misuse(&["--sds-address=[::1]:8234"]));
     }
 
     #[test]

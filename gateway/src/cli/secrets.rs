@@ -33,6 +33,8 @@ pub(super) struct SecretArgs {
     #[arg(env = "TIDEGATE_SDS_PROVIDER", hide_env_values = true)]
     providers: Vec<ProviderOptions>,
     /// Serve SDS (Envoy's SecretDiscoveryService) on this Unix socket.
+    ///
+    /// It is open to its own user alone (0600), or to all (0666) if a rule of --sds-authorization is for other users.
     #[arg(long, value_name = "PATH", env = "TIDEGATE_SDS_SOCKET", hide_env_values = true)]
     sds_socket: Option<PathBuf>,
     /// Serve SDS on TCP. In plaintext on loopback only; elsewhere --sds-certificate is needed.
@@ -77,6 +79,16 @@ impl SecretArgs {
         }
     }
 
+    /// Why these options cannot be meant, and what could be; none if they can.
+    pub(super) fn misuse(&self) -> Option<(String, &'static str)> {
+        let address = self.sds_address.filter(|address| !address.ip().is_loopback())?;
+        self.sds_certificate.is_none().then(|| {
+            let message =
+                format!("--sds-address {address} is no loopback address: keys would cross the network in the clear");
+            (message, "give --sds-certificate SECRET, or use 127.0.0.1, or --sds-socket")
+        })
+    }
+
     /// The SDS server, if one is wanted.
     ///
     /// # Errors
@@ -102,7 +114,7 @@ impl SecretArgs {
             },
         };
         Ok(Some(ServerOptions {
-            unix: self.sds_socket.as_ref().map(UnixOptions::new),
+            unix: self.sds_socket.as_ref().map(|path| UnixOptions::for_clients_of(&authorization, path)),
             tcp: self.sds_address.map(|address| TcpOptions { address, security }),
             authorization,
             aliases: self.aliases.iter().cloned().collect(),

@@ -44,7 +44,8 @@ impl fmt::Display for Identity {
 pub enum Who {
     /// Processes of the server's own user, through the Unix socket.
     SameUser,
-    /// Processes of a user, through the Unix socket. The socket's file mode must admit them too.
+    /// Processes of a user, through the Unix socket. The socket's file mode must admit them too: see
+    /// [`crate::UnixOptions::for_clients_of`].
     Uid(u32),
     /// Clients with a verified certificate that has such a URI.
     Uri(NamePattern),

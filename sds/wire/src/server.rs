@@ -56,17 +56,40 @@ impl Default for ServerOptions {
 /// A Unix socket.
 #[derive(Clone, Debug)]
 pub struct UnixOptions {
-    /// Where the socket's file is made. Its folder is made (0700) if it does not exist; one that others than its owner
-    /// can write to is refused. A file `<path>.lock` beside it tells that a server has it, and stays.
+    /// Where the socket's file is made. Its folder is made if it does not exist (0700, or 0755 if others than the owner
+    /// may connect); one that others than its owner can write to is refused. A file `<path>.lock` beside it tells that
+    /// a server has it, and stays.
     pub path: PathBuf,
-    /// Permissions of the socket's file. With 0600, the default, only the server's own user can connect; clients of
-    /// other users need a rule and a wider mode.
+    /// Permissions of the socket's file. With 0600 only the server's own user can connect.
     pub mode: u32,
 }
 
 impl UnixOptions {
+    /// A socket for the server's own user.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), mode: 0o600 }
+    }
+
+    /// A socket that everybody can connect to (0666) if a rule is for other users, as the rules decide then, by the
+    /// kernel's word; else one for the server's own user.
+    pub fn for_clients_of(rules: &Authorization, path: impl Into<PathBuf>) -> Self {
+        let own = rustix::process::geteuid().as_raw();
+        let is_for_others = |who: &Who| match who {
+            Who::Any => true,
+            Who::Uid(uid) => *uid != own,
+            Who::SameUser | Who::Uri(_) | Who::Dns(_) => false,
+        };
+        let mode = if rules.rules().iter().any(|rule| is_for_others(&rule.who)) { 0o666 } else { 0o600 };
+        Self { path: path.into(), mode }
+    }
+
+    fn is_for_others(&self) -> bool {
+        self.mode & 0o006 != 0
+    }
+
+    /// Of a folder that is made for the socket.
+    fn folder_mode(&self) -> u32 {
+        if self.is_for_others() { 0o755 } else { 0o700 }
     }
 }
 
@@ -163,9 +186,7 @@ pub enum BindError {
     Unix { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot listen on {address}: {source}")]
     Tcp { address: SocketAddr, source: io::Error },
-    #[error(
-        "{0} is no loopback address: keys would cross the network in the clear; use TLS, or say that plaintext is meant"
-    )]
+    #[error("{0} is no loopback address: keys would cross the network in the clear; use TLS or a loopback address")]
     Plaintext(SocketAddr),
     #[error("TLS on {0} needs the name of a certificate")]
     NoCertificate(SocketAddr),

@@ -1,4 +1,4 @@
-//! The file of a Unix socket: made for its owner only, and never in the place of another server's.
+//! The file of a Unix socket: made for those only who may read something, and never in the place of another server's.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -34,7 +34,7 @@ impl UnixSocket {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        make_private(folder)?;
+        make_private(folder, options)?;
         let lock = lock(path)?;
         remove_dead(path)?;
 
@@ -63,22 +63,31 @@ impl Drop for UnixSocket {
 }
 
 /// Makes the folder if it does not exist; refuses one in which others could replace the socket.
-fn make_private(folder: &Path) -> Result<(), BindError> {
+fn make_private(folder: &Path, options: &UnixOptions) -> Result<(), BindError> {
     let failed = |doing| move |source| BindError::Unix { doing, path: folder.to_owned(), source };
     match fs::metadata(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("make the folder"))
+            DirBuilder::new()
+                .recursive(true)
+                .mode(options.folder_mode())
+                .create(folder)
+                .map_err(failed("make the folder"))?;
         }
-        Err(error) => Err(failed("look at")(error)),
+        Err(error) => return Err(failed("look at")(error)),
         Ok(found) => {
             let owner_is_trusted = found.uid() == 0 || found.uid() == rustix::process::geteuid().as_raw();
-            if owner_is_trusted && found.mode() & 0o022 == 0 {
-                Ok(())
-            } else {
-                Err(BindError::FolderNotPrivate(folder.to_owned()))
+            if !owner_is_trusted || found.mode() & 0o022 != 0 {
+                return Err(BindError::FolderNotPrivate(folder.to_owned()));
             }
         }
     }
+    // Left as it is: it may be closed on purpose, by whoever made it or by the umask.
+    let mode = fs::metadata(folder).map_err(failed("look at"))?.mode();
+    if options.is_for_others() && mode & 0o001 == 0 {
+        tracing::warn!(folder = %folder.display(), mode = format_args!("{:o}", mode & 0o777), "rules of the SDS \
+            server are for other users, and they cannot enter the socket's folder; `chmod o+x` it");
+    }
+    Ok(())
 }
 
 /// Takes the lock beside the socket, so that of two servers that start at once only one finds a dead socket dead.
@@ -116,6 +125,7 @@ fn remove_dead(path: &Path) -> Result<(), BindError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authorization::Authorization;
 
     fn folder() -> tempfile::TempDir {
         tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().expect("a folder")
@@ -134,6 +144,31 @@ mod tests {
         assert_eq!(fs::metadata(path.parent().expect("a folder")).expect("it").mode() & 0o777, 0o700);
         drop((listener, socket));
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn other_users_reach_it_if_a_rule_is_for_them() {
+        let modes = |rules: &str| {
+            let folder = folder();
+            let path = folder.path().join("sds/socket");
+            let rules = Authorization::from_text(rules).expect(rules);
+            let _bound = UnixSocket::bind(&UnixOptions::for_clients_of(&rules, &path)).expect("a socket");
+            let mode = |path: &Path| fs::metadata(path).expect("made").mode() & 0o777;
+            (mode(path.parent().expect("a folder")), mode(&path))
+        };
+        let own = rustix::process::geteuid().as_raw();
+        let narrow = (0o700, 0o600);
+        // A umask may narrow a folder that is made.
+        let folder_of_all = {
+            let folder = folder();
+            let made = folder.path().join("made");
+            DirBuilder::new().mode(0o755).create(&made).expect("a folder");
+            fs::metadata(&made).expect("made").mode() & 0o777
+        };
+        let wide = (folder_of_all, 0o666);
+        assert_eq!(modes(&format!("same-user *\nuid:{own} *\nspiffe://td/* *\ndns:a *")), narrow);
+        assert_eq!(modes(&format!("same-user *\nuid:{} kubernetes://a/*", own + 101)), wide);
+        assert_eq!(modes("any kubernetes://a/*"), wide);
     }
 
     #[test]
