@@ -142,7 +142,11 @@ impl CertificateMaterial {
         }
         let issuers = in_order().skip(1).map(|(_, certificate)| facts::validity(certificate)).collect();
         let chain: Vec<_> = order.places.iter().map(|place| written[*place].clone()).collect();
-        if let Err(error) = ParsedCertificate::try_from(&chain[0]) {
+        // Of version 1 is what `openssl x509 -req` makes without extensions. Only rustls's clients cannot read it.
+        let is_old = parsed[order.places[0]].version() == X509Version::V1;
+        if let Err(error) = ParsedCertificate::try_from(&chain[0])
+            && !is_old
+        {
             return Err(MaterialError::BadCertificate { part: Part::Chain, number: 1, reason: error.to_string() });
         }
         let chain_pem = pem::public_text(&chain_pem, order.is_as_written(written.len()), &chain);

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key};
+use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, ServerConfig, ServerConnection,
     SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::CertificateMaterial;
 
@@ -25,7 +27,9 @@ const MAX_FLIGHTS: usize = 8;
 /// # Errors
 /// Why the handshake failed, in a few words.
 pub(crate) fn prove(material: &CertificateMaterial) -> Result<(), String> {
+    // What rustls's client cannot read (X.509 version 1) it can verify the signatures of in TLS 1.3 only.
     let versions: &[&'static SupportedProtocolVersion] = match material.certified().key.algorithm() {
+        _ if ParsedCertificate::try_from(&material.chain()[0]).is_err() => &[&TLS13],
         SignatureAlgorithm::RSA | SignatureAlgorithm::ECDSA | SignatureAlgorithm::ED25519 => &[&TLS13, &TLS12],
         _ => &[&TLS13],
     };
@@ -129,7 +133,14 @@ impl ServerCertVerifier for OneLeaf {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        if ParsedCertificate::try_from(certificate).is_err()
+            && let Ok((_, certificate)) = X509Certificate::from_der(certificate)
+        {
+            let key = SubjectPublicKeyInfoDer::from(certificate.public_key().raw);
+            return verify_tls13_signature_with_raw_key(message, &key, signature, algorithms);
+        }
+        verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

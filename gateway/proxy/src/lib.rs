@@ -23,6 +23,7 @@ mod certificate_names;
 mod chunked;
 mod connection;
 mod deadline;
+mod direct_chain;
 mod edge;
 mod establish;
 mod failure;

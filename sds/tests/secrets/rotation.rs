@@ -30,6 +30,29 @@ fn a_rotation_moves_version_and_generation_and_is_proved() {
     assert_eq!(world.store.generation(), 5);
 }
 
+/// Version 1 of X.509 has no extensions; it is what `openssl x509 -req` of Debian makes, and Istio's tutorials with it.
+#[test]
+fn a_certificate_without_extensions_serves_and_rotates() {
+    let world = World::new();
+    for version in 1..=2 {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |arguments: &str| {
+            let mut command = std::process::Command::new("openssl");
+            let done = command.current_dir(folder.path()).args(arguments.split(' ')).output();
+            let done = done.expect("openssl: apt-get install openssl");
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        };
+        run("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -subj /CN=ca -days 3650");
+        run("req -newkey rsa:2048 -nodes -keyout key -out csr -subj /CN=a.com");
+        run("x509 -req -in csr -CA ca.crt -CAkey ca.key -set_serial 1 -out crt -days 3650");
+        let read = |file: &str| bytes(std::fs::read_to_string(folder.path().join(file)).unwrap());
+        let payload = Payload::Certificate { chain: read("crt"), key: read("key"), ocsp_staple: None };
+        world.store.offer(vec![offer("a", payload)]);
+        assert_eq!(world.status("a").version, version, "{:?}", world.texts());
+    }
+    assert_eq!(world.status("a").counters.proofs, 1);
+}
+
 #[test]
 fn the_same_bytes_are_no_news() {
     let world = World::new();

@@ -1,17 +1,18 @@
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 use tidegate_sds::{RevocationLists, TrustMaterial};
 use tidegate_snapshot::{ClientValidation, Digest256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::peer_certificate::sha256;
 use crate::certificate_names;
+use crate::direct_chain::{self, Role};
 
 /// Judges client certificates as a server's configuration says.
 ///
@@ -22,11 +23,19 @@ use crate::certificate_names;
 pub(super) struct ClientVerifier {
     mandatory: bool,
     accept_untrusted: bool,
-    chain: Option<Arc<dyn ClientCertVerifier>>,
+    chain: Option<Chain>,
     subject_alt_names: Vec<String>,
     spki_hashes: Vec<Digest256>,
     certificate_hashes: Vec<Digest256>,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// The authorities, and what judges by them.
+#[derive(Debug)]
+struct Chain {
+    verifier: Arc<dyn ClientCertVerifier>,
+    roots: Arc<RootCertStore>,
+    has_lists: bool,
 }
 
 /// Why clients cannot be judged.
@@ -48,13 +57,15 @@ impl ClientVerifier {
         let chain = match trust {
             None => None,
             Some(trust) => {
-                let lists = trust.crls().iter().chain(crls.map(RevocationLists::crls).unwrap_or_default()).cloned();
+                let roots = trust.roots().clone();
+                let lists = trust.crls().iter().chain(crls.map(RevocationLists::crls).unwrap_or_default());
+                let has_lists = lists.clone().next().is_some();
                 // As Envoy has it: where there are lists, every certificate of a chain has to be judged by one, and a
                 // list whose time is over judges nothing.
-                let builder = WebPkiClientVerifier::builder_with_provider(trust.roots().clone(), provider)
-                    .with_crls(lists)
+                let builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider)
+                    .with_crls(lists.cloned())
                     .enforce_revocation_expiration();
-                Some(builder.build().map_err(VerifierError)?)
+                Some(Chain { verifier: builder.build().map_err(VerifierError)?, roots, has_lists })
             }
         };
         Ok(Self {
@@ -95,7 +106,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.as_ref().map_or(&[], |chain| chain.root_hint_subjects())
+        self.chain.as_ref().map_or(&[], |chain| chain.verifier.root_hint_subjects())
     }
 
     fn verify_client_cert(
@@ -108,8 +119,11 @@ impl ClientCertVerifier for ClientVerifier {
             return Ok(ClientCertVerified::assertion());
         }
         match &self.chain {
+            Some(Chain { roots, has_lists: false, .. }) if direct_chain::is_odd(leaf) => {
+                direct_chain::verify(leaf, Role::Client, roots, &self.algorithms, now)?;
+            }
             Some(chain) => {
-                chain.verify_client_cert(leaf, intermediates, now)?;
+                chain.verifier.verify_client_cert(leaf, intermediates, now)?;
             }
             None if self.has_pins() => {}
             None => return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
@@ -127,7 +141,7 @@ impl ClientCertVerifier for ClientVerifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, leaf, signature, &self.algorithms)
+        direct_chain::verify_tls12_signature_of_any(message, leaf, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -136,7 +150,7 @@ impl ClientCertVerifier for ClientVerifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signature, &self.algorithms)
+        direct_chain::verify_tls13_signature(message, leaf, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

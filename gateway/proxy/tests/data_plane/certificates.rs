@@ -8,9 +8,11 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use tidegate_core::{Origin, SecretBytes, SecretName};
 use tidegate_sds::{Offer, Payload, SecretStore, SourceKind};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Signs certificates.
 pub(crate) struct Authority {
@@ -61,6 +63,28 @@ impl Authority {
         Identity { chain_pem: certificate.pem(), key_pem: key.serialize_pem() }
     }
 
+    /// The same certificate as one of X.509 version 1, which has no extensions.
+    pub(crate) fn in_version_1(&self, identity: &Identity) -> CertificateDer<'static> {
+        use rcgen::SigningKey;
+        let der = identity.certificates().remove(0);
+        let ([], certificate) = X509Certificate::from_der(&der).unwrap() else { panic!("more than a certificate") };
+        let tbs = certificate.tbs_certificate.as_ref();
+        let (mut at, end) = (header(tbs), tbs.len());
+        let mut parts = Vec::new();
+        while at < end {
+            let length = header(&tbs[at..]) + length(&tbs[at..]);
+            parts.push(&tbs[at..at + length]);
+            at += length;
+        }
+        // Neither the version, which is 1 if it is not there, nor the extensions.
+        parts.retain(|part| part[0] != 0xA0 && part[0] != 0xA3);
+        let algorithm = parts[1];
+        let tbs = sequence(&parts.concat());
+        let signature = self.issuer.key().sign(&tbs).unwrap();
+        let signature = [&[3, u8::try_from(signature.len() + 1).unwrap(), 0], signature.as_slice()].concat();
+        sequence(&[&tbs, algorithm, &signature].concat()).into()
+    }
+
     /// A list that revokes `serials` and is valid until the year `until`.
     pub(crate) fn revocation_list(&self, serials: &[u64], until: i32) -> String {
         let revoked = |serial: &u64| RevokedCertParams {
@@ -86,6 +110,25 @@ impl Authority {
         roots.add(self.der.clone()).unwrap();
         Arc::new(roots)
     }
+}
+
+/// Bytes before the contents of a DER value.
+fn header(der: &[u8]) -> usize {
+    if der[1] < 0x80 { 2 } else { 2 + usize::from(der[1] & 0x7F) }
+}
+
+/// Bytes of the contents of a DER value.
+fn length(der: &[u8]) -> usize {
+    if der[1] < 0x80 {
+        usize::from(der[1])
+    } else {
+        der[2..header(der)].iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+    }
+}
+
+fn sequence(contents: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(contents.len()).unwrap().to_be_bytes();
+    [&[0x30, 0x82, high, low], contents].concat()
 }
 
 fn ca_params(name: &str) -> CertificateParams {
@@ -140,6 +183,23 @@ pub(crate) fn offer_trust(store: &SecretStore, name: &str, authorities: &[&Autho
 pub(crate) fn trust(authorities: &[&Authority], crl: Option<&str>) -> Payload {
     let pem: String = authorities.iter().map(|authority| authority.pem.as_str()).collect();
     Payload::Trust { authorities: bytes(&pem), crl: crl.map(bytes) }
+}
+
+/// As [`client_config`], of one version, for a certificate that rustls does not read.
+pub(crate) fn odd_client_config(
+    authority: &Authority,
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let shown = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key));
+    ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(authority.roots())
+        .with_client_cert_resolver(Arc::new(shown))
 }
 
 /// A client of TLS that trusts `authority`.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType, SerialNumber, date_time_ymd};
 use sha2::{Digest, Sha256};
 use tidegate_proxy::Limits;
+use tidegate_sds::Payload;
 use tidegate_snapshot::{
     AccessLog, AccessLogFormat, ClientCertDetails, ClientValidation, Digest256, ForwardClientCert, ServerTls, Template,
 };
@@ -13,7 +14,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::backend::{echo, fixed};
-use crate::certificates::{Authority, Identity, client_config, offer, offer_flawed, offer_trust, secret, trust};
+use crate::certificates::{
+    Authority, Identity, bytes, client_config, odd_client_config, offer, offer_flawed, offer_trust, secret, trust,
+};
 use crate::client::Client;
 use crate::harness::Config;
 use crate::tls_edge::{
@@ -32,6 +35,76 @@ async fn edge_with(tls: ServerTls) -> TlsEdge {
 
 async fn admits(edge: &TlsEdge, identity: Option<&Identity>) -> bool {
     is_served(edge.address(), "a.com", edge.client(identity)).await
+}
+
+/// webpki knows neither certificates of version 1 nor clients that call themselves authorities; openssl makes both.
+#[tokio::test]
+async fn certificates_as_openssl_makes_them_are_admitted_if_they_verify() {
+    let edge = edge_with(mutual("a", "ca")).await;
+    let (clients, strangers) = (Authority::new("clients"), Authority::new("clients"));
+    let authority = |it: &mut CertificateParams| {
+        it.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        it.key_usages = Vec::new();
+    };
+    let self_signed = {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["c".into()]).unwrap();
+        authority(&mut params);
+        let certificate = params.self_signed(&key).unwrap();
+        Identity { chain_pem: certificate.pem(), key_pem: key.serialize_pem() }
+    };
+    let pems = [clients.pem.as_str(), &self_signed.chain_pem].concat();
+    offer(&edge.secrets, "ca", Payload::Trust { authorities: bytes(&pems), crl: None });
+    let (good, of_stranger) = (clients.client("c"), strangers.client("c"));
+    let with = |edit: fn(&mut CertificateParams)| {
+        clients.client_with("c", |it| {
+            authority(it);
+            edit(it);
+        })
+    };
+    let expired = clients.client_with("c", |it| it.not_after = date_time_ymd(2020, 1, 1));
+    let early = clients.client_with("c", |it| it.not_before = date_time_ymd(2090, 1, 1));
+    let mut failures = std::collections::HashMap::new();
+    let own = |identity: &Identity| (identity.certificates().remove(0), identity.key());
+    let old = |identity: &Identity| (clients.in_version_1(identity), identity.key());
+    let invalid = Some("client_certificate_invalid");
+    let outdated = Some("client_certificate_expired");
+    for (case, (certificate, key), reason) in [
+        ("version 1", old(&good), None),
+        ("authority", own(&with(|_| {})), None),
+        ("self-signed and trusted", own(&self_signed), None),
+        ("version 1, signed by another key of that name", (strangers.in_version_1(&good), good.key()), invalid),
+        ("version 1, of another's key", (clients.in_version_1(&good), of_stranger.key()), invalid),
+        ("version 1, expired", old(&expired), outdated),
+        ("version 1, not yet valid", old(&early), outdated),
+        ("authority, expired", own(&with(|it| it.not_after = date_time_ymd(2020, 1, 1))), outdated),
+        (
+            "authority, for servers",
+            own(&with(|it| it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth])),
+            invalid,
+        ),
+        (
+            "authority, to sign certificates only",
+            own(&with(|it| it.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign])),
+            invalid,
+        ),
+    ] {
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let config = odd_client_config(&edge.authority, certificate.clone(), key.clone_key(), version);
+            let served = is_served(edge.address(), "a.com", config).await;
+            assert_eq!(served, reason.is_none(), "{case} {:?}", version.version);
+        }
+        if let Some(reason) = reason {
+            *failures.entry(reason).or_insert(0_u64) += 2;
+            edge.await_failure(reason, failures[reason]).await;
+        }
+    }
+    // Nobody can say of them whether they are revoked.
+    let version_1 = clients.in_version_1(&good);
+    let edge = edge_with(mutual("a", "ca")).await;
+    offer_trust(&edge.secrets, "ca", &[&clients], Some(&clients.revocation_list(&[], 2100)));
+    let config = odd_client_config(&edge.authority, version_1, good.key(), &rustls::version::TLS13);
+    assert!(!is_served(edge.address(), "a.com", config).await);
 }
 
 #[tokio::test]

@@ -201,6 +201,32 @@ async fn every_way_to_trust_is_obeyed() {
     }
 }
 
+/// As `openssl req -x509` makes them: they call themselves authorities.
+#[tokio::test]
+async fn a_self_signed_backend_is_served_if_it_is_trusted_and_has_the_name() {
+    let made = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        Identity { chain_pem: params.self_signed(&key).unwrap().pem(), key_pem: key.serialize_pem() }
+    };
+    let (own, other) = (made("a.com"), made("a.com"));
+    let store = Arc::new(SecretStore::default());
+    offer(&store, CA, Payload::Trust { authorities: certificates::bytes(&own.chain_pem), crl: None });
+    for (pair, tls, name, status) in [
+        (&own, simple(), "a.com", 200),
+        (&own, simple(), "b.com", 503),
+        (&own, named(&["a.com"]), "b.com", 200),
+        (&own, named(&["c.com"]), "a.com", 503),
+        (&other, simple(), "a.com", 503),
+        (&other, named(&["a.com"]), "a.com", 503),
+    ] {
+        let backend = telling(server(pair, None, &[])).await;
+        let edge = Edge::trusting(to(backend, UpstreamProtocol::Http1, tls).snapshot(), &store).await;
+        assert_eq!(once(edge.address(), host(name)).await.status, status, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_revoked_backend_is_refused() {
     let authority = Authority::new("ca");

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::TransportFailure;
 use crate::certificate_names;
+use crate::direct_chain::{self, Role};
 
 /// A chain to one of `roots`, of which no certificate is revoked, and one of `names`; without names the certificate
 /// must be valid for the server name.
@@ -24,10 +25,12 @@ pub(super) fn verified(
     names: &[String],
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, TransportFailure> {
-    let builder = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
+    let has_lists = !crls.is_empty();
+    let builder = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone());
     let chain =
         builder.with_crls(crls).enforce_revocation_expiration().build().map_err(|_| TransportFailure::UNUSABLE)?;
-    Ok(if names.is_empty() { chain } else { Arc::new(NamedVerifier { chain, names: names.to_vec() }) })
+    let algorithms = provider.signature_verification_algorithms;
+    Ok(Arc::new(NamedVerifier { chain, roots, has_lists, algorithms, names: names.to_vec() }))
 }
 
 /// `insecureSkipVerify`: any certificate whose key the server holds.
@@ -35,11 +38,15 @@ pub(super) fn unverified(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVe
     Arc::new(Unverified { provider: provider.clone() })
 }
 
-/// Verifies the chain, and names in place of the server name.
+/// Verifies the chain, and the server name or names in its place.
 #[derive(Debug)]
 struct NamedVerifier {
     chain: Arc<WebPkiServerVerifier>,
-    /// At least one.
+    /// Of `chain`, for certificates that it takes no part in.
+    roots: Arc<RootCertStore>,
+    has_lists: bool,
+    algorithms: WebPkiSupportedAlgorithms,
+    /// None for the server name.
     names: Vec<String>,
 }
 
@@ -52,6 +59,19 @@ impl ServerCertVerifier for NamedVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if !self.has_lists && direct_chain::is_odd(end_entity) {
+            direct_chain::verify(end_entity, Role::Server, &self.roots, &self.algorithms, now)?;
+            let own = [server_name.to_str().into_owned()];
+            let names = if self.names.is_empty() { &own[..] } else { &self.names };
+            return if certificate_names::matches_any(end_entity, names) {
+                Ok(ServerCertVerified::assertion())
+            } else {
+                Err(CertificateError::NotValidForName.into())
+            };
+        }
+        if self.names.is_empty() {
+            return self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        }
         match self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             // The name is looked at last: whoever comes so far has a good chain.
             Ok(_)
