@@ -67,6 +67,8 @@ pub enum Operator {
     DownstreamPeerCertStartAs(TimeFormat),
     DownstreamPeerCertEnd,
     DownstreamPeerCertEndAs(TimeFormat),
+    /// Why the handshake with the client failed.
+    DownstreamTransportFailureReason,
     /// URIs in the certificate that the gateway showed, comma-separated.
     DownstreamLocalUriSan,
     RouteName,
@@ -78,12 +80,11 @@ pub enum Operator {
 }
 
 /// Beginnings of the names of such operators.
-const ABSENT: [&str; 12] = [
+const ABSENT: [&str; 11] = [
     "CLUSTER_METADATA",
     "DOWNSTREAM_LOCAL_",
     "DOWNSTREAM_PEER_",
     "DOWNSTREAM_TLS_",
-    "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
     "DYNAMIC_METADATA",
     "FILTER_STATE",
     "TRACE_ID",
@@ -283,6 +284,7 @@ impl Operator {
             "DOWNSTREAM_PEER_CERT" => Self::DownstreamPeerCert,
             "DOWNSTREAM_PEER_CERT_V_START" => Self::DownstreamPeerCertStart,
             "DOWNSTREAM_PEER_CERT_V_END" => Self::DownstreamPeerCertEnd,
+            "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => Self::DownstreamTransportFailureReason,
             "DOWNSTREAM_LOCAL_URI_SAN" => Self::DownstreamLocalUriSan,
             "ROUTE_NAME" => Self::RouteName,
             "VIRTUAL_HOST_NAME" => Self::VirtualHostName,

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::{BufMut, BytesMut};
 use http::HeaderMap;
@@ -21,7 +21,7 @@ use crate::published::Published;
 use crate::shared::{Handshakes, Shared};
 use crate::stream::{ClientStream, Io};
 use crate::telemetry::{RequestFacts, ResponseFlags};
-use crate::tls::{self, Alert, HandshakeFailure, Hello, ServerContext, TlsInfo, Unavailable};
+use crate::tls::{self, Alert, FailedHandshake, HandshakeFailure, Hello, ServerContext, TlsInfo, Unavailable};
 
 /// All of a usual ClientHello, and no more than [`Hello::read`] takes.
 const FIRST_READ: usize = 4096;
@@ -45,14 +45,23 @@ pub(crate) struct Arrival<'a> {
     pub(crate) shared: &'a Arc<Shared>,
 }
 
+/// What is known of a handshake before it is done; the rest of it may never come.
+#[derive(Default)]
+struct Course {
+    server_name: Option<Box<str>>,
+    /// Place of the filter chain in the listener, once it is chosen.
+    chain: Option<usize>,
+}
+
 impl Arrival<'_> {
-    /// None if the connection does not get that far; why is counted.
+    /// None if the connection does not get that far; why is counted and logged.
     pub(crate) async fn establish(mut self, mut tcp: TcpStream) -> Option<Established> {
         let protocol = self.published.listener(&self.listener.name).map(|listener| listener.protocol);
         let is_tls = protocol == Some(ListenerProtocol::Tls);
         let proxy_protocol = self.published.snapshot().mesh().proxy_protocol;
-        let metrics = self.listener.metrics.clone();
-        let deadline = Instant::now() + self.shared.limits.handshake_timeout;
+        let begun = Instant::now();
+        let deadline = begun + self.shared.limits.handshake_timeout;
+        let mut course = Course::default();
         let mut read = BytesMut::new();
         let mut slot = None;
         if proxy_protocol || is_tls {
@@ -62,25 +71,25 @@ impl Arrival<'_> {
                 Ok(None) => return None,
                 Err(_) => {
                     if proxy_protocol {
-                        metrics.proxy_header_failed(ProxyHeaderFailure::Timeout);
+                        self.proxy_header_failed(ProxyHeaderFailure::Timeout);
                     } else {
-                        metrics.handshake_failed(HandshakeFailure::Timeout);
+                        self.handshake_failed(&HandshakeFailure::Timeout.into(), &course, begun);
                     }
                     return None;
                 }
             }
             slot = Handshakes::begin(self.shared);
             if slot.is_none() {
-                metrics.handshake_failed(HandshakeFailure::Overflow);
+                self.handshake_failed(&HandshakeFailure::Overflow.into(), &course, begun);
                 return None;
             }
         }
-        if proxy_protocol {
-            let header = timeout_at(deadline, proxy_protocol::read(&mut tcp, read)).await;
+        if let Some(slot) = slot.as_ref().filter(|_| proxy_protocol) {
+            let header = slot.hurry(deadline, proxy_protocol::read(&mut tcp, read)).await;
             let (proxied, rest) = match header.unwrap_or(Err(ProxyHeaderFailure::Timeout)) {
                 Ok(header) => header,
                 Err(failure) => {
-                    metrics.proxy_header_failed(failure);
+                    self.proxy_header_failed(failure);
                     return None;
                 }
             };
@@ -90,38 +99,47 @@ impl Arrival<'_> {
             // What waits for its first request holds no memory for it.
             read = if rest.is_empty() { BytesMut::new() } else { rest };
         }
-        let established = if is_tls {
-            let done = timeout_at(deadline, self.handshake(tcp, read)).await;
-            done.unwrap_or(Err(HandshakeFailure::Timeout)).unwrap_or_else(|failure| {
-                metrics.handshake_failed(failure);
+        if let Some(slot) = slot.as_ref().filter(|_| is_tls) {
+            let hello = slot.hurry(deadline, Hello::read(&mut tcp, read)).await;
+            let established = match hello.unwrap_or_else(|| Err(HandshakeFailure::Timeout.into())) {
+                Ok(hello) => {
+                    let done = timeout_at(deadline, self.handshake(hello, tcp, &mut course)).await;
+                    done.unwrap_or_else(|_| Err(HandshakeFailure::Timeout.into()))
+                }
+                Err(failed) => Err(failed),
+            };
+            return established.unwrap_or_else(|failed| {
+                self.handshake_failed(&failed, &course, begun);
                 None
-            })
-        } else {
-            let client = ClientStream { read, io: Io::Tcp(tcp) };
-            let connection = self.connection(None, None);
-            Some(match protocol {
-                Some(ListenerProtocol::Tcp) => Established::Tcp { client, connection, chain: 0 },
-                _ => Established::Http(client, connection),
-            })
-        };
-        drop(slot);
-        established
+            });
+        }
+        let client = ClientStream { read, io: Io::Tcp(tcp) };
+        let connection = self.connection(None, None);
+        Some(match protocol {
+            Some(ListenerProtocol::Tcp) => Established::Tcp { client, connection, chain: 0 },
+            _ => Established::Http(client, connection),
+        })
     }
 
-    fn connection(self, server_name: Option<Box<str>>, tls: Option<Box<TlsInfo>>) -> Arc<Connection> {
-        Arc::new(Connection::new(self.listener, self.ends, server_name, tls))
+    fn connection(&self, server_name: Option<Box<str>>, tls: Option<Box<TlsInfo>>) -> Arc<Connection> {
+        Arc::new(Connection::new(self.listener.clone(), self.ends, server_name, tls))
     }
 
     /// Chooses the filter chain and terminates TLS if it does. Gives none if a challenge was answered.
-    async fn handshake(self, mut tcp: TcpStream, read: BytesMut) -> Result<Option<Established>, HandshakeFailure> {
-        let hello = Hello::read(&mut tcp, read).await.inspect_err(|failure| self.log_unless_taken(*failure))?;
+    async fn handshake(
+        &self,
+        hello: Hello,
+        tcp: TcpStream,
+        course: &mut Course,
+    ) -> Result<Option<Established>, FailedHandshake> {
         let server_name = hello.server_name();
+        course.server_name.clone_from(&server_name);
         let challenges = self.shared.secrets.challenges();
         if challenges.any()
             && tls::offers_only_acme(&hello)
             && let Some(certificate) = server_name.as_deref().and_then(|name| challenges.tls_alpn(name))
         {
-            let config = tls::challenge_config(certificate).map_err(|error| HandshakeFailure::from(&error))?;
+            let config = tls::challenge_config(certificate)?;
             // The authority has seen the certificate; dropping the stream says goodbye.
             drop(Io::from(complete(hello, tcp, config).await?));
             return Ok(None);
@@ -131,14 +149,14 @@ impl Arrival<'_> {
         let found = listener.zip(index).and_then(|(listener, at)| Some((listener.filter_chains().get(at)?, at)));
         let Some((filter_chain, chain)) = found else {
             tls::refuse(&tcp, Alert::UnrecognizedName);
-            self.log_no_filter_chain(server_name.as_deref());
-            return Err(HandshakeFailure::NoFilterChain);
+            return Err(HandshakeFailure::NoFilterChain.into());
         };
+        course.chain = Some(chain);
         let is_tcp = matches!(filter_chain.filter, NetworkFilter::Tcp(_));
         let Some(context) = self.published.server_context(&self.listener.name, chain) else {
             if !is_tcp {
                 tls::refuse(&tcp, Alert::InternalError);
-                return Err(HandshakeFailure::Other);
+                return Err(HandshakeFailure::Other.into());
             }
             let client = ClientStream { read: hello.raw, io: Io::Tcp(tcp) };
             let connection = self.connection(server_name, None);
@@ -159,16 +177,17 @@ impl Arrival<'_> {
         hello: Hello,
         tcp: TcpStream,
         context: &Arc<ServerContext>,
-    ) -> Result<(Io, TlsInfo), HandshakeFailure> {
+    ) -> Result<(Io, TlsInfo), FailedHandshake> {
         let material = match context.material(&self.shared.secrets) {
             Ok(material) => material,
             Err(error) => {
                 tls::refuse(&tcp, Alert::InternalError);
-                return Err(match error {
+                let reason = match error {
                     Unavailable::Certificate(_) => HandshakeFailure::NoCertificate,
                     Unavailable::Authorities(_) => HandshakeFailure::NoAuthorities,
                     Unavailable::Unusable(_) => HandshakeFailure::Other,
-                });
+                };
+                return Err(reason.into());
             }
         };
         let stream = complete(hello, tcp, material.config.clone()).await?;
@@ -176,35 +195,62 @@ impl Arrival<'_> {
         // A session can be resumed for longer than the certificate that it was begun with is valid.
         let judged = info.settings().client_validation.as_ref().is_some_and(|it| !it.accept_untrusted);
         if info.resumed && judged && info.peer.as_ref().is_some_and(|peer| peer.is_expired(SystemTime::now())) {
-            return Err(HandshakeFailure::CertificateExpired);
+            return Err(HandshakeFailure::CertificateExpired.into());
         }
         self.listener.metrics.handshake_done(info.version, info.resumed);
         Ok((stream.into(), info))
     }
 
-    /// What is no TLS has no server name: if no filter chain takes connections without one, Envoy logs that at the
-    /// listener, and somebody who uses the wrong protocol finds it there.
-    fn log_unless_taken(&self, failure: HandshakeFailure) {
-        let listener = self.published.listener(&self.listener.name);
-        if failure == HandshakeFailure::Malformed
-            && listener.is_some_and(|listener| listener.filter_chain_index(None).is_none())
-        {
-            self.log_no_filter_chain(None);
-        }
+    fn proxy_header_failed(&self, failure: ProxyHeaderFailure) {
+        self.listener.metrics.proxy_header_failed(failure);
+        let (client, listener) = (self.ends.direct_peer, &*self.listener.name);
+        tracing::debug!(%client, listener, reason = failure.as_str(), "no PROXY header");
     }
 
-    /// Envoy logs such connections at the listener.
-    fn log_no_filter_chain(&self, server_name: Option<&str>) {
-        if self.published.snapshot().mesh().disable_listener_log {
+    fn handshake_failed(&self, failed: &FailedHandshake, course: &Course, begun: Instant) {
+        self.log_failed_handshake(failed, course, begun);
+        self.listener.metrics.handshake_failed(failed.reason);
+    }
+
+    /// Envoy logs such connections at the listener, and those of filter chains for TCP with these, too; Istio asks for
+    /// the lines without a filter chain only. Who must know why a partner is turned away needs them all.
+    fn log_failed_handshake(&self, failed: &FailedHandshake, course: &Course, begun: Instant) {
+        let (server_name, reason) = (course.server_name.as_deref(), failed.reason.as_str());
+        let (client, name) = (self.ends.peer, &*self.listener.name);
+        tracing::debug!(%client, listener = name, server_name, reason, error = %failed, "TLS handshake failed");
+        let listener = self.published.listener(name);
+        let chain = course.chain.and_then(|at| listener?.filter_chains().get(at));
+        let is_tcp = chain.is_some_and(|chain| matches!(chain.filter, NetworkFilter::Tcp(_)));
+        if self.published.snapshot().mesh().disable_listener_log && !is_tcp {
             return;
         }
         let Some(sink) = self.published.access_log() else { return };
+        let is_for_nobody = match failed.reason {
+            HandshakeFailure::NoFilterChain => true,
+            // What is no TLS has no server name. Somebody who uses the wrong protocol finds that here.
+            HandshakeFailure::Malformed => {
+                chain.is_none() && listener.is_some_and(|it| it.filter_chain_index(None).is_none())
+            }
+            _ => false,
+        };
         let headers = HeaderMap::new();
-        let mut facts = RequestFacts::new(SystemTime::now(), "", "", &headers);
+        let duration = begun.elapsed();
+        let now = SystemTime::now();
+        let mut facts = RequestFacts::new(now.checked_sub(duration).unwrap_or(now), "", "", &headers);
         facts.scheme = "";
-        facts.duration = Some(Duration::ZERO);
-        facts.flags = ResponseFlags::NO_ROUTE_FOUND;
-        facts.response_code_details = Some("filter_chain_not_found");
+        facts.duration = Some(duration);
+        let details = format!("tls_error:{reason}");
+        if is_for_nobody {
+            facts.flags = ResponseFlags::NO_ROUTE_FOUND;
+            facts.response_code_details = Some("filter_chain_not_found");
+        } else {
+            // Empty with Envoy, whose reason is in an operator that Istio's format does not have.
+            facts.connection_termination_details = Some(&details);
+        }
+        let transport_failure = failed.transport_failure();
+        if failed.reason != HandshakeFailure::NoFilterChain {
+            facts.downstream_transport_failure_reason = Some(&transport_failure);
+        }
         facts.downstream_local_address = Some(self.ends.local);
         facts.downstream_remote_address = Some(self.ends.peer);
         facts.downstream_direct_remote_address = Some(self.ends.direct_peer);
@@ -234,9 +280,9 @@ async fn complete(
     hello: Hello,
     tcp: TcpStream,
     config: Arc<ServerConfig>,
-) -> Result<TlsStream<TcpStream>, HandshakeFailure> {
+) -> Result<TlsStream<TcpStream>, FailedHandshake> {
     let Hello { accepted, raw } = hello;
     drop(raw);
     let handshake = StartHandshake::from_parts(accepted, tcp).into_stream(config);
-    handshake.await.map_err(|error| HandshakeFailure::from(&error))
+    Ok(handshake.await?)
 }

@@ -69,6 +69,10 @@ pub struct Limits {
     /// Handshakes and PROXY headers that have begun and are not done, over all listeners; further ones are closed when
     /// their first byte comes. Each holds some KiB, and 128 KiB at the very most.
     pub max_handshakes: usize,
+    /// What comes before a handshake's cryptography, PROXY header and ClientHello, has no more than this from its first
+    /// byte on while half of [`Self::max_handshakes`] or more are under way: who says one byte and then nothing must not
+    /// keep others out for long.
+    pub busy_hello_timeout: Duration,
     /// Idle connections to backends that one worker keeps.
     pub max_idle_upstream: usize,
 }
@@ -86,6 +90,7 @@ impl Default for Limits {
             max_connections: 100_000,
             handshake_timeout: Duration::from_secs(15),
             max_handshakes: 10_000,
+            busy_hello_timeout: Duration::from_secs(3),
             max_idle_upstream: 1024,
         }
     }

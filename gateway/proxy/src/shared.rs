@@ -1,9 +1,13 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 
 use arc_swap::ArcSwap;
 use tidegate_sds::SecretStore;
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::Limits;
@@ -41,23 +45,67 @@ impl Shared {
 
 /// How many handshakes are under way.
 #[derive(Debug, Default)]
-pub(crate) struct Handshakes(AtomicUsize);
+pub(crate) struct Handshakes {
+    count: AtomicUsize,
+    /// Wakes who waits for half of the limit to be reached.
+    busy: Notify,
+}
 
 impl Handshakes {
     /// Counts one more until the result is dropped; none beyond the limit.
     pub(crate) fn begin(shared: &Arc<Shared>) -> Option<HandshakeSlot> {
         let limit = shared.limits.max_handshakes;
-        let count = &shared.handshakes.0;
-        count.fetch_update(Relaxed, Relaxed, |count| (count < limit).then_some(count + 1)).ok()?;
-        Some(HandshakeSlot(shared.clone()))
+        let Self { count, busy } = &shared.handshakes;
+        let before = count.fetch_update(SeqCst, SeqCst, |count| (count < limit).then_some(count + 1)).ok()?;
+        if before + 1 == busy_from(limit) {
+            busy.notify_waiters();
+        }
+        Some(HandshakeSlot { shared: shared.clone(), begun: Instant::now() })
     }
 }
 
-pub(crate) struct HandshakeSlot(Arc<Shared>);
+/// Half of `limit`.
+fn busy_from(limit: usize) -> usize {
+    limit.div_ceil(2)
+}
+
+pub(crate) struct HandshakeSlot {
+    shared: Arc<Shared>,
+    begun: Instant,
+}
+
+impl HandshakeSlot {
+    /// What `hello` gives; none if it takes until `deadline`, or too long while many wait. See
+    /// [`Limits::busy_hello_timeout`]: when that begins to hold, it holds for who has waited longer already.
+    pub(crate) async fn hurry<T>(&self, deadline: Instant, hello: impl Future<Output = T>) -> Option<T> {
+        let late = async {
+            sleep_until(self.begun + self.shared.limits.busy_hello_timeout).await;
+            self.busy().await;
+        };
+        // Most have all they need at once, and no timer is set for them.
+        tokio::select! {
+            biased;
+            done = hello => Some(done),
+            () = sleep_until(deadline) => None,
+            () = late => None,
+        }
+    }
+
+    /// Resolves once half of all handshakes that there may be are under way.
+    async fn busy(&self) {
+        let Handshakes { count, busy } = &self.shared.handshakes;
+        let mut reached = std::pin::pin!(busy.notified());
+        // Before the count is looked at, so that nobody reaches it unnoticed in between.
+        reached.as_mut().enable();
+        if count.load(SeqCst) < busy_from(self.shared.limits.max_handshakes) {
+            reached.await;
+        }
+    }
+}
 
 impl Drop for HandshakeSlot {
     fn drop(&mut self) {
-        self.0.handshakes.0.fetch_sub(1, Relaxed);
+        self.shared.handshakes.count.fetch_sub(1, SeqCst);
     }
 }
 

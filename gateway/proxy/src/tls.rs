@@ -17,7 +17,7 @@ mod peer_certificate;
 mod server_context;
 
 pub(crate) use acme::challenge_config;
-pub(crate) use failure::HandshakeFailure;
+pub(crate) use failure::{FailedHandshake, HandshakeFailure};
 pub(crate) use hello::{Alert, Hello, offers_only_acme, refuse};
 pub(crate) use info::{Alpn, TlsInfo, Version};
 pub(crate) use peer_certificate::{PeerCertificate, PeerFacts};

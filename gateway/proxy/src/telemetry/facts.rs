@@ -38,6 +38,8 @@ pub(crate) struct RequestFacts<'a> {
     pub(crate) response_code_details: Option<&'a str>,
     pub(crate) connection_termination_details: Option<&'a str>,
     pub(crate) upstream_transport_failure_reason: Option<&'a str>,
+    /// What failed in the handshake with the client.
+    pub(crate) downstream_transport_failure_reason: Option<&'a str>,
     /// Of the request's body.
     pub(crate) bytes_received: u64,
     /// Of the response's body.
@@ -85,6 +87,7 @@ impl<'a> RequestFacts<'a> {
             response_code_details: None,
             connection_termination_details: None,
             upstream_transport_failure_reason: None,
+            downstream_transport_failure_reason: None,
             bytes_received: 0,
             bytes_sent: 0,
             duration: None,
@@ -148,6 +151,9 @@ impl Facts for RequestFacts<'_> {
             // One word, as Envoy has it.
             Operator::UpstreamTransportFailureReason => {
                 text(self.upstream_transport_failure_reason.map(|reason| reason.replace(' ', "_")).as_deref(), out)
+            }
+            Operator::DownstreamTransportFailureReason => {
+                text(self.downstream_transport_failure_reason.map(|reason| reason.replace(' ', "_")).as_deref(), out)
             }
             Operator::BytesReceived => shown(Some(self.bytes_received), out),
             Operator::BytesSent => shown(Some(self.bytes_sent), out),

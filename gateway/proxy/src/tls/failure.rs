@@ -1,6 +1,8 @@
-use std::io;
+use std::{fmt, io};
 
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+
+use crate::upstream::TransportFailure;
 
 /// Why a connection did not get past its handshake: the label of a counter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +91,51 @@ impl HandshakeFailure {
             Self::RefusedByClient => "refused_by_client",
             Self::Other => "other",
         }
+    }
+}
+
+/// A handshake that failed, with what a human may want to know of it.
+#[derive(Debug)]
+pub(crate) struct FailedHandshake {
+    pub(crate) reason: HandshakeFailure,
+    /// What the library or the system says; none if it was not them who gave up.
+    source: Option<io::Error>,
+}
+
+impl FailedHandshake {
+    /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`, in Envoy's words where it has some. Quotes nothing that a client sent.
+    pub(crate) fn transport_failure(&self) -> String {
+        match &self.source {
+            Some(source) => TransportFailure::of_io(source).to_string(),
+            None => format!("TLS_error:{}:TLS_error_end", self.reason.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for FailedHandshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Some(source) => source.fmt(f),
+            None => f.write_str(self.reason.as_str()),
+        }
+    }
+}
+
+impl From<HandshakeFailure> for FailedHandshake {
+    fn from(reason: HandshakeFailure) -> Self {
+        Self { reason, source: None }
+    }
+}
+
+impl From<Error> for FailedHandshake {
+    fn from(error: Error) -> Self {
+        Self { reason: (&error).into(), source: Some(io::Error::new(io::ErrorKind::InvalidData, error)) }
+    }
+}
+
+impl From<io::Error> for FailedHandshake {
+    fn from(error: io::Error) -> Self {
+        Self { reason: (&error).into(), source: Some(error) }
     }
 }
 

@@ -2,10 +2,11 @@ use std::io;
 
 use bytes::{BufMut, BytesMut};
 use rustls::server::{Accepted, Acceptor};
+use rustls::{Error, PeerIncompatible};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use super::HandshakeFailure;
+use super::{FailedHandshake, HandshakeFailure};
 
 /// The largest message of a handshake (RFC 8446 section 4 allows more, and nobody sends it), with its records' heads.
 const MAX_BYTES: usize = 64 * 1024;
@@ -37,24 +38,25 @@ impl Hello {
     ///
     /// # Errors
     /// There is none, and none will come. The client has been told if TLS has a word for it.
-    pub(crate) async fn read(tcp: &mut TcpStream, mut raw: BytesMut) -> Result<Self, HandshakeFailure> {
+    pub(crate) async fn read(tcp: &mut TcpStream, mut raw: BytesMut) -> Result<Self, FailedHandshake> {
         let mut acceptor = Acceptor::default();
         let mut fed = 0;
         loop {
             if fed == raw.len() {
                 raw.reserve(READ);
                 match tcp.read_buf(&mut (&mut raw).limit(READ)).await {
-                    Ok(0) | Err(_) => return Err(HandshakeFailure::Closed),
+                    Ok(0) => return Err(HandshakeFailure::Closed.into()),
+                    Err(error) => return Err(error.into()),
                     Ok(_) => {}
                 }
             }
             if !could_be_hello(&raw) {
                 refuse(tcp, Alert::DecodeError);
-                return Err(HandshakeFailure::Malformed);
+                return Err(HandshakeFailure::Malformed.into());
             }
             if raw.len() > MAX_BYTES {
                 refuse(tcp, Alert::DecodeError);
-                return Err(HandshakeFailure::TooLarge);
+                return Err(HandshakeFailure::TooLarge.into());
             }
             while fed < raw.len() {
                 match acceptor.read_tls(&mut &raw[fed..]) {
@@ -62,7 +64,7 @@ impl Hello {
                     // Its own bound, which is about ours.
                     Ok(0) | Err(_) => {
                         refuse(tcp, Alert::DecodeError);
-                        return Err(HandshakeFailure::TooLarge);
+                        return Err(HandshakeFailure::TooLarge.into());
                     }
                 }
             }
@@ -72,7 +74,7 @@ impl Hello {
                 Err(_) if is_outdated(&raw) => {
                     // What the library misses first is something that the old versions did not have.
                     refuse(tcp, Alert::ProtocolVersion);
-                    return Err(HandshakeFailure::Version);
+                    return Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled).into());
                 }
                 Err((error, mut alert)) => {
                     let mut bytes = Vec::new();
@@ -80,7 +82,7 @@ impl Hello {
                         // The client learns it or it does not.
                         let _ = tcp.try_write(&bytes);
                     }
-                    return Err((&error).into());
+                    return Err(error.into());
                 }
             }
         }

@@ -19,6 +19,7 @@ mod tcp;
 mod tls;
 mod tls_abuse;
 mod tls_edge;
+mod tls_failures;
 mod tls_identity;
 mod tls_streams;
 mod upgrades;

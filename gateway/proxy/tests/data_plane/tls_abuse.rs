@@ -227,6 +227,50 @@ async fn too_many_handshakes_at_once_are_turned_away() {
     assert!(is_served(edge.address(), "a.com", edge.client(None)).await);
 }
 
+/// Below half of what is allowed a beginning may be slow; from there on it may not, and who waited already goes.
+#[tokio::test]
+async fn while_many_wait_a_beginning_has_less_time() {
+    let limits = Limits {
+        handshake_timeout: Duration::from_secs(600),
+        max_handshakes: 4,
+        busy_hello_timeout: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    for proxy_protocol in [false, true] {
+        let mut config = Config::new();
+        config.mesh.proxy_protocol = proxy_protocol;
+        let servers = vec![Server::new("a", &["a.com"], fixed("a").await)];
+        let edge = TlsEdge::with(config, servers, limits.clone()).await;
+        let failure = |count| {
+            let family = if proxy_protocol { "proxy_protocol_failures" } else { "tls_handshake_failures" };
+            let series = format!("tidegate_{family}_total{{listener_address=\"127.0.0.1_443\",reason=\"timeout\"}} ");
+            let edge = &edge;
+            async move { edge.await_count(&series, count).await }
+        };
+        let whole = [if proxy_protocol { &b"PROXY UNKNOWN\r\n"[..] } else { &[] }, &hello(&edge, "a.com")].concat();
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let mut tcp = TcpStream::connect(edge.address()).await.unwrap();
+            tcp.write_all(&whole[..1]).await.unwrap();
+            held.push(tcp);
+        }
+        // With two there are many; without the one that goes first the other may take its time.
+        failure(1).await;
+        let mut ends = (false, false);
+        for mut tcp in held {
+            // Fails if the gateway has closed.
+            let _ = tcp.write_all(&whole[1..]).await;
+            let mut first = [0];
+            match tcp.read_exact(&mut first).await {
+                Ok(_) => ends.0 = first == [22],
+                Err(_) => ends.1 = true,
+            }
+        }
+        assert_eq!(ends, (true, true), "one is served and one is not");
+        assert!(edge.edge.metrics().lines().all(|line| !line.contains("reason=\"overflow\"") || line.ends_with(" 0")));
+    }
+}
+
 #[tokio::test]
 async fn versions_of_old_are_told_that_they_are() {
     let edge = edge_with(Limits::default()).await;
