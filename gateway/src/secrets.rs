@@ -12,6 +12,7 @@ mod documents;
 mod files;
 mod metrics;
 mod offline;
+mod prospects;
 mod references;
 mod sources;
 mod status;
@@ -37,6 +38,7 @@ use tokio::sync::watch;
 
 use self::documents::Documents;
 pub(crate) use self::offline::judge;
+use self::prospects::Prospects;
 use self::references::References;
 use self::sources::Sources;
 pub(crate) use self::sources::{OwnSecret, SourceOptions};
@@ -242,7 +244,7 @@ impl Secrets {
     pub(crate) fn findings(&self) -> Vec<Diagnostic> {
         let inner = self.lock();
         let mut findings = self.store.findings();
-        findings.extend(inner.references.findings(&self.store));
+        findings.extend(inner.references.findings(&inner.prospects(&self.store)));
         findings.extend(inner.source_findings());
         findings
     }
@@ -264,7 +266,9 @@ impl Secrets {
 
     /// Every secret, sorted by name, without keys.
     pub(crate) fn status(&self) -> Vec<SecretStatus> {
-        let missing = self.lock().references.missing();
+        let inner = self.lock();
+        let missing = inner.references.missing(&inner.prospects(&self.store));
+        drop(inner);
         status::all(&self.store, &missing)
     }
 
@@ -282,6 +286,11 @@ impl Secrets {
 }
 
 impl Inner {
+    fn prospects<'s>(&self, store: &'s SecretStore) -> Prospects<'s> {
+        let awaited = self.sources.as_ref().map(|sources| sources.awaited(&self.references.names));
+        Prospects::new(store, awaited.unwrap_or_default())
+    }
+
     fn source_findings(&self) -> Vec<Diagnostic> {
         let names: &BTreeSet<_> = &self.references.names;
         self.sources.as_ref().map(|sources| sources.findings(names)).unwrap_or_default()

@@ -22,14 +22,15 @@ const EXAMPLES: &str = "\
 Examples:
   tidegate certs                                    every secret of the gateway that runs here
   tidegate certs webapp-credential                  one, by the end of its name
-  tidegate certs -o json | jq '.[] | select(.state != \"ACTIVE\")'
+  tidegate certs -o json | jq '.[] | select(.standing != \"ok\")'
   tidegate certs >/dev/null || echo 'look at the certificates'
 
 The first seven columns are those of `istioctl proxy-config secret`. Keys are never shown.
 
 STATE is one of: ok; expires soon (30 days or less); flawed (it serves, and something is wrong with it); expired;
 not yet valid; refused (something newer cannot be used, the last good serves); orphaned (its source no longer has it,
-it serves on); missing (handshakes that need it fail).
+it serves on); missing (handshakes that need it fail). In JSON and YAML it is `standing`, with underscores (expires_soon),
+beside `days_left`; `state` is the gateway's own word, which knows no dates.
 
 Exit codes: 0 all serve and are valid, 79 something is missing, refused, expired or not yet valid, 1 no gateway answers
 or no secret has that name, 64 wrong usage. Flaws, orphans and what expires soon do not count.";
@@ -77,6 +78,10 @@ pub(crate) fn run(args: &CertsArgs, console: Console) -> anyhow::Result<Exit> {
     let now = SystemTime::now();
     let secrets = answer.secrets.iter().map(Secret::deserialize).collect::<Result<Vec<_>, _>>();
     let secrets = secrets.context("the gateway's answer is no list of secrets")?;
+    for (value, secret) in answer.secrets.iter_mut().zip(&secrets) {
+        value["standing"] = secret.standing(now).as_str().replace(' ', "_").into();
+        value["days_left"] = secret.certificates.first().map(|leaf| leaf.days_left(now)).into();
+    }
     match args.output {
         OutputFormat::Json => console.print_json(&answer.secrets)?,
         OutputFormat::Yaml => console.print_yaml(&answer.secrets)?,
@@ -181,13 +186,13 @@ impl Secret {
 }
 
 impl Certificate {
-    /// Whole days until it expires; negative once it has.
+    /// Whole days until it expires, or negative, since it has; 0 for less than a day either way.
     fn days_left(&self, now: SystemTime) -> i64 {
         const DAY: u64 = 86_400;
         let days = |seconds: u64| i64::try_from(seconds / DAY).unwrap_or(i64::MAX);
         match self.not_after.duration_since(now) {
             Ok(left) => days(left.as_secs()),
-            Err(past) => -1 - days(past.duration().as_secs()),
+            Err(past) => -days(past.duration().as_secs()),
         }
     }
 }
@@ -295,6 +300,15 @@ mod tests {
         check("REFUSED", &["no key"], Some((90, 200)), Standing::Refused);
         check("ORPHANED", &["gone"], Some((90, 200)), Standing::Orphaned);
         check("WARMING", &["no source has it"], None, Standing::Missing);
+    }
+
+    #[test]
+    fn days_left_are_whole_days_before_and_after_the_end() {
+        let certificate = secret("ACTIVE", &[], Some((0, 10))).certificates.remove(0);
+        let half = Duration::from_secs(43_200);
+        for (now, days) in [(day(8) + half, 1), (day(9) + half, 0), (day(10) + half, 0), (day(11) + half, -1)] {
+            assert_eq!(certificate.days_left(now), days, "{now:?}");
+        }
     }
 
     #[test]

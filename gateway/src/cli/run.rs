@@ -39,7 +39,7 @@ pub(crate) struct RunArgs {
     #[arg(long, short, value_name = "PATH", env = "TIDEGATE_CONFIG", hide_env_values = true)]
     #[arg(value_delimiter = ',')]
     config: Vec<PathBuf>,
-    /// Forward everything to one backend: HOST:PORT, http://HOST:PORT, or h2c://HOST:PORT.
+    /// Forward everything to one backend: HOST:PORT, http://HOST:PORT, h2c://HOST:PORT or https://HOST:PORT (verified).
     #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_TO", hide_env_values = true)]
     to: Option<String>,
     /// Port to listen on with --to.

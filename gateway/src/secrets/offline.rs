@@ -1,6 +1,6 @@
 //! Secrets of files that do not serve yet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::{Diagnostic, Kind, SecretName, SecretSource};
 use tidegate_resources::ResourceSet;
@@ -8,6 +8,7 @@ use tidegate_sds::SecretStore;
 use tidegate_snapshot::Snapshot;
 
 use super::documents::Documents;
+use super::prospects::Prospects;
 use super::references::{self, References};
 use super::sources;
 
@@ -30,7 +31,7 @@ pub(crate) fn judge(resources: &ResourceSet, snapshot: Option<&Snapshot>) -> Vec
         };
         let mut references = References::of(snapshot, BTreeSet::new(), &store);
         references.keep(is_object);
-        findings.extend(references.findings(&store));
+        findings.extend(references.findings(&Prospects::new(&store, BTreeMap::new())));
     }
     findings
 }

@@ -6,8 +6,14 @@ use tidegate_core::{Code, Diagnostic, Host, Origin, SecretName};
 use tidegate_sds::SecretStore;
 use tidegate_snapshot::{ClientValidation, Cluster, FilterChain, SecretRef, ServerTrust, Snapshot, Source};
 
+use super::prospects::Prospects;
+
 /// Missing secrets that are told one by one.
 const MAX_LISTED: usize = 1000;
+/// Missing secrets for which it is looked what may have been meant.
+const MAX_HELPED: usize = 10;
+/// How a secret stands that nobody is at work for.
+pub(super) const NOWHERE: &str = "no source has it";
 /// Hosts that one finding names.
 const HOSTS_NAMED: usize = 3;
 
@@ -109,14 +115,23 @@ impl References {
         self.unmet.retain(|unmet| unmet.names.iter().all(&wanted));
     }
 
-    /// The names that nothing is known under and that something is asked for, sorted.
-    pub(super) fn missing(&self) -> BTreeSet<SecretName> {
-        self.unmet.iter().filter_map(|unmet| unmet.names.first().cloned()).collect()
+    /// The names that nothing is known under and that something is asked for, with how they stand.
+    pub(super) fn missing(&self, prospects: &Prospects<'_>) -> BTreeMap<SecretName, String> {
+        let name = |unmet: &Unmet| {
+            let state = prospects.awaited(&unmet.names).unwrap_or(NOWHERE);
+            Some((unmet.names.first()?.clone(), state.to_owned()))
+        };
+        self.unmet.iter().filter_map(name).collect()
     }
 
     /// A warning at each field that names what is missing.
-    pub(super) fn findings(&self, store: &SecretStore) -> Vec<Diagnostic> {
-        let mut findings: Vec<_> = self.unmet.iter().take(MAX_LISTED).map(|unmet| unmet.finding(store)).collect();
+    pub(super) fn findings(&self, prospects: &Prospects<'_>) -> Vec<Diagnostic> {
+        let mut findings: Vec<_> = self.unmet.iter().take(MAX_LISTED).map(|unmet| unmet.finding(prospects)).collect();
+        for (unmet, finding) in self.unmet.iter().zip(&mut findings).take(MAX_HELPED) {
+            if !unmet.is_refused(prospects.store()) {
+                finding.help = prospects.help(&unmet.names);
+            }
+        }
         if let Some(rest) = self.unmet.len().checked_sub(MAX_LISTED).filter(|rest| *rest > 0) {
             let message = format!("{rest} more secrets are missing");
             findings.push(Diagnostic::warning(Code::REFERENCE_NOT_FOUND, Origin::default(), message));
@@ -126,14 +141,19 @@ impl References {
 }
 
 impl Unmet {
-    fn finding(&self, store: &SecretStore) -> Diagnostic {
+    /// Whether something was offered that cannot be used.
+    fn is_refused(&self, store: &SecretStore) -> bool {
+        self.names.iter().any(|name| store.status(name).is_some_and(|status| status.refused.is_some()))
+    }
+
+    fn finding(&self, prospects: &Prospects<'_>) -> Diagnostic {
         let names: Vec<_> = self.names.iter().map(SecretName::as_str).collect();
         let names = names.join(" nor ");
-        let is_refused = |name| store.status(name).is_some_and(|status| status.refused.is_some());
-        let message = if self.names.iter().any(is_refused) {
+        let message = if self.is_refused(prospects.store()) {
             format!("what was offered as {names} cannot be used; {}", self.consequence)
         } else {
-            format!("no source has {names}; {}", self.consequence)
+            let awaited = prospects.awaited(&self.names).map(|state| format!(" yet: {state}")).unwrap_or_default();
+            format!("no source has {names}{awaited}; {}", self.consequence)
         };
         let origin = self.source.as_ref().map(|source| source.origin.clone()).unwrap_or_default();
         let finding = Diagnostic::warning(Code::REFERENCE_NOT_FOUND, origin, message);

@@ -7,11 +7,11 @@ use std::slice;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tidegate_acme::{CertificateRequest, ChallengeKind, Issuer, IssuerOptions};
+use tidegate_acme::{CertificateRequest, CertificateState, ChallengeKind, Issuer, IssuerOptions};
 use tidegate_core::{Code, Diagnostic, Kind, Origin, SecretName};
 use tidegate_resources::{AcmeChallenge, Object, ResourceSet, Spec};
 use tidegate_sds::SecretStore;
-use tidegate_sds_wire::{ConnectionState, ProviderOptions, SdsClient, provider_and_resource};
+use tidegate_sds_wire::{ConnectionState, NameState, ProviderOptions, SdsClient, provider_and_resource};
 use tokio::runtime::Handle;
 
 use super::files::Files;
@@ -149,6 +149,40 @@ impl Sources {
         findings
     }
 
+    /// Names that a source is at work for, or should be; with a sentence on how it stands, of which `it` is the secret.
+    pub(super) fn awaited(&self, names: &BTreeSet<SecretName>) -> BTreeMap<SecretName, String> {
+        let mut awaited = BTreeMap::new();
+        for name in names {
+            let Some((provider, _)) = provider_and_resource(name) else { continue };
+            if !self.providers.contains_key(provider) {
+                awaited.insert(name.clone(), format!("no SDS server is called {provider}"));
+            }
+        }
+        for client in self.providers.values() {
+            let status = client.status();
+            let provider = &status.provider;
+            let waiting = status.names.into_iter().filter(|name| name.state == NameState::Waiting);
+            awaited.extend(waiting.map(|name| match status.state {
+                ConnectionState::Connected => (name.name, format!("SDS server {provider} has not sent it")),
+                _ => (name.name, format!("SDS server {provider} is not connected")),
+            }));
+        }
+        let key = |request: &CertificateRequest| request.key.as_ref().map_or_else(String::new, ToString::to_string);
+        awaited.extend(
+            self.requests.iter().map(|request| (request.name.clone(), format!("{} has not got it yet", key(request)))),
+        );
+        for status in self.issuer.as_ref().map(Issuer::statuses).unwrap_or_default() {
+            let has_failed = matches!(
+                status.state,
+                CertificateState::Failed | CertificateState::NotTaken | CertificateState::Invalid
+            );
+            if let Some(state) = awaited.get_mut(&status.name).filter(|_| has_failed) {
+                state.push_str(", its last order failed");
+            }
+        }
+        awaited
+    }
+
     /// Numbers for metrics.
     pub(super) fn gauges(&self) -> SourceGauges {
         let connected = |client: &SdsClient| client.status().state == ConnectionState::Connected;
@@ -242,7 +276,17 @@ mod tests {
         assert_eq!(parsed.diagnostics, []);
         sources.issue(&parsed.objects.into_iter().collect());
         let asked = ["sds://vault/a", "sds://vault/b", "kubernetes://ns/a"].map(SecretName::new);
-        let findings = sources.findings(&BTreeSet::from(asked));
+        let asked = BTreeSet::from(asked);
+        let awaited: Vec<_> = sources.awaited(&asked).into_iter().map(|(name, how)| format!("{name} {how}")).collect();
+        assert_eq!(
+            awaited,
+            [
+                "kubernetes://ns/a AcmeCertificate ns/a has not got it yet",
+                "sds://vault/a no SDS server is called vault",
+                "sds://vault/b no SDS server is called vault",
+            ]
+        );
+        let findings = sources.findings(&asked);
         let told: Vec<_> = findings
             .iter()
             .map(|finding| {

@@ -1,6 +1,6 @@
 //! Secrets as the admin interface and the metrics show them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,6 +10,8 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use tidegate_admin::{AlternativeName, CertificateFacts, PublicBytes, SecretContent, SecretState, SecretStatus};
 use tidegate_core::SecretName;
 use tidegate_sds::{Content, ContentKind, SecretGauge, SecretStore, SubjectName};
+
+use super::references::NOWHERE;
 
 /// What metrics tell of a secret.
 pub(super) struct SecretFacts {
@@ -32,27 +34,29 @@ impl SecretFacts {
     }
 }
 
-/// Every secret that the store has something of, and those of `missing`, sorted by name.
-pub(super) fn all(store: &SecretStore, missing: &BTreeSet<SecretName>) -> Vec<SecretStatus> {
+/// Every secret that the store has something of, and those of `missing`, sorted by name. `missing` says how they stand.
+pub(super) fn all(store: &SecretStore, missing: &BTreeMap<SecretName, String>) -> Vec<SecretStatus> {
     let statuses = store.statuses();
     let known: BTreeSet<_> = statuses.iter().map(|status| status.name.clone()).collect();
     // Names that hosts are expected under, beside another that serves them, are no business of anybody's.
     let told = |status: &tidegate_sds::SecretStatus| {
-        status.content.is_some() || status.refused.is_some() || missing.contains(&status.name)
+        status.content.is_some() || status.refused.is_some() || missing.contains_key(&status.name)
     };
-    let mut all: Vec<_> = statuses.into_iter().filter(told).map(|status| shown(store, status)).collect();
-    all.extend(missing.iter().filter(|name| !known.contains(*name)).map(|name| SecretStatus {
+    let mut all: Vec<_> = statuses.into_iter().filter(told).map(|status| shown(store, status, missing)).collect();
+    all.extend(missing.iter().filter(|(name, _)| !known.contains(*name)).map(|(name, state)| SecretStatus {
         name: name.to_string(),
-        remarks: vec![NOWHERE.into()],
+        remarks: vec![state.clone()],
         ..SecretStatus::default()
     }));
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
 }
 
-const NOWHERE: &str = "no source has it";
-
-fn shown(store: &SecretStore, status: tidegate_sds::SecretStatus) -> SecretStatus {
+fn shown(
+    store: &SecretStore,
+    status: tidegate_sds::SecretStatus,
+    missing: &BTreeMap<SecretName, String>,
+) -> SecretStatus {
     let mut remarks = Vec::new();
     if let Some(refused) = &status.refused {
         let since = humantime::format_rfc3339_seconds(SystemTime::from(refused.since));
@@ -63,7 +67,7 @@ fn shown(store: &SecretStore, status: tidegate_sds::SecretStatus) -> SecretStatu
     }
     remarks.extend(status.flaws);
     if status.content.is_none() && remarks.is_empty() {
-        remarks.push(NOWHERE.into());
+        remarks.push(missing.get(&status.name).cloned().unwrap_or_else(|| NOWHERE.into()));
     }
     let secret = store.get(&status.name).and_then(|slot| slot.current());
     let (certificates_pem, crl_pem) = secret.map(|secret| public(&secret.content)).unwrap_or_default();

@@ -212,6 +212,10 @@ fn certs_show_what_serves_and_what_is_wrong() {
     let json: serde_json::Value =
         serde_json::from_str(&gateway.certs(&["istio-system/a", "-o", "json"]).stdout).unwrap();
     assert_eq!(json[0]["certificates"][0]["subject_alt_names"][0]["dns"], "a.com");
+    assert_eq!(json[0]["standing"], if rows[1][10].starts_with("ok") { "ok" } else { "expires_soon" });
+    assert_eq!(json[0]["days_left"].to_string(), rows[1][9]);
+    let of_b: serde_json::Value = serde_json::from_str(&gateway.certs(&["b", "-o", "json"]).stdout).unwrap();
+    assert_eq!((&of_b[0]["state"], &of_b[0]["standing"]), (&"ACTIVE".into(), &"expired".into()));
     assert!(gateway.certs(&["-o", "yaml"]).stdout.contains("name: kubernetes://istio-system/a"));
     let nobody = gateway.certs(&["nobody"]);
     assert_eq!((nobody.code, nobody.stdout.as_str()), (Some(1), ""));
