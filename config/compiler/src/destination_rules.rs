@@ -37,6 +37,8 @@ pub(crate) struct DestinationRules<'a> {
     default_pool: Option<&'a ConnectionPoolSettings>,
     /// Oldest first.
     by_host: AHashMap<(&'a str, String), Vec<Rule<'a>>>,
+    /// Namespaces that have rules for a host.
+    namespaces: AHashMap<String, Vec<&'a str>>,
 }
 
 /// Where the search for a service's rule looks.
@@ -127,11 +129,16 @@ impl<'a> Policy<'a> {
 impl<'a> DestinationRules<'a> {
     pub(crate) fn new(resources: &'a ResourceSet, mesh: &'a Mesh<'a>, options: &'a CompileOptions) -> Self {
         let mut by_host: AHashMap<_, Vec<_>> = AHashMap::new();
+        let mut namespaces: AHashMap<String, Vec<&str>> = AHashMap::new();
         for object in resources.by_creation(Kind::DestinationRule) {
             let Spec::DestinationRule(rule) = &object.spec else { continue };
             let namespace = &*object.key.namespace;
             let host = expand_host(&rule.host, namespace, &options.cluster_domain);
             let default = mesh.destination_rule_export_to;
+            let of_host = namespaces.entry(host.clone()).or_default();
+            if !of_host.contains(&namespace) {
+                of_host.push(namespace);
+            }
             by_host.entry((namespace, host)).or_default().push(Rule {
                 object,
                 rule,
@@ -139,7 +146,7 @@ impl<'a> DestinationRules<'a> {
                 private: is_private(&rule.export_to, default, namespace),
             });
         }
-        Self { options, root_namespace: &mesh.root_namespace, default_pool: mesh.connection_pool, by_host }
+        Self { options, root_namespace: &mesh.root_namespace, default_pool: mesh.connection_pool, by_host, namespaces }
     }
 
     /// Names the rules whose host is no service at all. A wildcard may wait for its services.
@@ -162,11 +169,36 @@ impl<'a> DestinationRules<'a> {
         let own = &*self.options.namespace;
         let first = if own == self.root_namespace { Level::OwnPrivate } else { Level::Own };
         let levels = [(first, own), (Level::Exported, service_namespace), (Level::Exported, self.root_namespace)];
+        self.report_unseen(host, service_namespace, findings);
         levels
             .into_iter()
             .find_map(|(level, namespace)| self.most_specific(level, namespace, host))
             .map(|rules| self.merge(&rules, findings))
             .unwrap_or_default()
+    }
+
+    /// Tells of rules for exactly `host` in namespaces that are not looked at: they may be meant for sidecars there, and
+    /// whoever thinks that a gateway uses TLS because of one should know that it does not.
+    fn report_unseen(&self, host: &str, service_namespace: &str, findings: &mut Findings) {
+        let own = &*self.options.namespace;
+        let seen = [own, service_namespace, self.root_namespace];
+        for namespace in self.namespaces.get(host).into_iter().flatten().filter(|it| !seen.contains(it)) {
+            for rule in self.by_host.get(&(*namespace, host.to_owned())).into_iter().flatten() {
+                let message = format!(
+                    "it does not apply at this gateway: rules for `{host}` are looked for in `{own}` (the gateway's namespace), `{service_namespace}` (the service's) and `{}` (the root namespace)",
+                    self.root_namespace
+                );
+                let secures = rule.rule.traffic_policy.as_ref().is_some_and(|policy| policy.tls.is_some());
+                let level = if secures { tidegate_core::Level::Warning } else { tidegate_core::Level::Info };
+                findings.push(crate::findings::finding(
+                    Code::IGNORED,
+                    level,
+                    rule.object,
+                    "metadata.namespace",
+                    message,
+                ));
+            }
+        }
     }
 
     /// The rules of the most specific host of a level that contains `host`. A level whose most specific host belongs

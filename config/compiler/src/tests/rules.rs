@@ -245,6 +245,23 @@ fn every_simple_balancer_is_mapped() {
 }
 
 #[test]
+fn a_rule_where_the_gateway_does_not_look_is_named() {
+    let host = "a.default.svc.cluster.local";
+    let secured = rule("team", "r", &format!("host: {host}, trafficPolicy: {{tls: {{mode: SIMPLE}}}}"));
+    let compilation = with_rules(&[secured]);
+    check_finding(&compilation, "TG0005", "metadata.namespace", "it does not apply at this gateway: rules for");
+    assert!(compilation.snapshot.clusters().iter().all(|cluster| cluster.tls.is_none()));
+    // Rules for sidecars of a team are usual; they are told of, and no reason to worry.
+    let compilation = with_rules(&[rule("team", "r", &balanced(host, "RANDOM", ""))]);
+    assert!(compilation.diagnostics.iter().any(|it| it.path == "metadata.namespace" && it.level == Level::Info));
+    let looked_at =
+        [rule("default", "r", &balanced("a", "RANDOM", "")), rule("istio-system", "r", &balanced(host, "RANDOM", ""))];
+    for text in looked_at {
+        assert!(!with_rules(&[text]).diagnostics.iter().any(|it| it.path == "metadata.namespace"));
+    }
+}
+
+#[test]
 fn a_rule_for_no_service_is_named() {
     let compilation = with_rules(&[rule("default", "r", &balanced("fake", "RANDOM", ""))]);
     check_finding(&compilation, "IST0174", "spec.host", "no service has the host `fake.default.svc.cluster.local`");
