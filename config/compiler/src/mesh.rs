@@ -180,7 +180,23 @@ fn access_log(object: &Object, config: &MeshConfig, findings: &mut Findings) -> 
         Encoding::Text => text_format(object, custom, findings),
         Encoding::Json => AccessLogFormat::Json(json_format(object, custom, findings)),
     };
+    report_unfilled(object, &format, findings);
     Some(AccessLog { path: config.access_log_file.clone(), format })
+}
+
+/// Names the operators of a format of one's own that print `-` whatever happens.
+fn report_unfilled(object: &Object, format: &AccessLogFormat, findings: &mut Findings) {
+    let templates: Vec<&Template> = match format {
+        AccessLogFormat::Text(template) => vec![template],
+        AccessLogFormat::Json(entries) => entries.iter().map(|(_, template)| template).collect(),
+    };
+    let mut names: Vec<&str> = templates.into_iter().flat_map(Template::unfilled).collect();
+    names.sort_unstable();
+    names.dedup();
+    if !names.is_empty() {
+        let message = format!("not enforced yet: nothing fills {}", names.join(", "));
+        findings.warning(Code::NOT_ENFORCED, object, "accessLogFormat", message);
+    }
 }
 
 /// A template of our own, which parses; the empty template otherwise, so that nothing here can panic.

@@ -79,19 +79,51 @@ pub enum Operator {
     Absent,
 }
 
-/// Beginnings of the names of such operators.
-const ABSENT: [&str; 11] = [
+/// Beginnings of the names of such operators: those that Envoy 1.40 knows and nothing here fills.
+const ABSENT: [&str; 43] = [
+    "ACCESS_LOG_TYPE",
+    "CEL",
     "CLUSTER_METADATA",
+    "COMMON_DURATION",
+    "CONNECTION_ID",
+    "DOWNSTREAM_DIRECT_REMOTE_PORT",
+    "DOWNSTREAM_HANDSHAKE_DURATION",
+    "DOWNSTREAM_HEADER_BYTES",
     "DOWNSTREAM_LOCAL_",
     "DOWNSTREAM_PEER_",
+    "DOWNSTREAM_REMOTE_PORT",
     "DOWNSTREAM_TLS_",
+    "DOWNSTREAM_WIRE_BYTES",
     "DYNAMIC_METADATA",
+    "EMIT_TIME",
+    "ENVIRONMENT",
+    "FILTER_CHAIN_NAME",
     "FILTER_STATE",
+    "GRPC_STATUS",
+    "LISTENER_METADATA",
+    "METADATA",
+    "PATH",
+    "QUERY_PARAM",
+    "REQUEST_HEADERS_BYTES",
+    "RESPONSE_FLAGS_LONG",
+    "RESPONSE_HEADERS_BYTES",
+    "RESPONSE_TRAILERS_BYTES",
+    "RESPONSE_TX_DURATION",
+    "ROUNDTRIP_DURATION",
+    "SPAN_ID",
+    "STREAM_ID",
+    "TLS_JA",
     "TRACE_ID",
+    "TRAILER",
+    "UNIQUE_ID",
+    "UPSTREAM_CONNECTION_ID",
     "UPSTREAM_FILTER_STATE",
+    "UPSTREAM_HEADER_BYTES",
     "UPSTREAM_METADATA",
-    "UPSTREAM_PEER_",
+    "UPSTREAM_P",
+    "UPSTREAM_REMOTE_",
     "UPSTREAM_TLS_",
+    "UPSTREAM_WIRE_BYTES",
 ];
 
 /// Header names of an operator; `:method` and its kin are kept apart from real headers.
@@ -177,6 +209,23 @@ impl Template {
 
     pub fn parts(&self) -> &[Part] {
         &self.parts
+    }
+
+    /// Operators of the text that are known and never filled, as written without arguments.
+    pub fn unfilled(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        let mut rest = self.source.as_str();
+        while let Some(at) = rest.find('%') {
+            rest = &rest[at + 1..];
+            let Some(close) = end_of_operator(rest) else { break };
+            let operator = &rest[..close];
+            let name = &operator[..operator.find(['(', ':']).unwrap_or(close)];
+            if !name.is_empty() && Operator::parse(operator) == Ok(Operator::Absent) && !names.contains(&name) {
+                names.push(name);
+            }
+            rest = &rest[close + 1..];
+        }
+        names
     }
 
     /// The text without operators, if there are none.
