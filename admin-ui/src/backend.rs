@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 use tidegate_core::Diagnostic;
-use tidegate_snapshot::{Health, Locality, Snapshot};
+use tidegate_snapshot::{Health, Locality, SecretStanding, Snapshot};
 
 use crate::SecretStatus;
 
@@ -33,6 +33,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Every secret that a source has or that the Snapshot names, sorted by name, without any key.
     fn secrets(&self) -> Vec<SecretStatus>;
+
+    /// How the secret stands that a reference with these names means, by the first that holds something. None if nobody
+    /// knows.
+    fn secret_standing(&self, names: &[String]) -> Option<SecretStanding>;
 
     /// How the sources of secrets stand that are not the configuration (SDS servers, ACME authorities), and who is given
     /// secrets; without keys. An object with a field for each.

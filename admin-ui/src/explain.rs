@@ -13,7 +13,11 @@ const MAX_HEADERS: usize = 100;
 pub(crate) fn explain(admin: &Admin, parameters: &Parameters) -> Reply {
     let snapshot = admin.backend.snapshot();
     match request(parameters, &snapshot, &admin.backend.listeners()) {
-        Ok(request) => Reply::json(&snapshot.explain(&request)),
+        Ok(request) => {
+            let mut explanation = snapshot.explain(&request);
+            explanation.hold_against_secrets(|names| admin.backend.secret_standing(names));
+            Reply::json(&explanation)
+        }
         Err(message) => Reply::bad_request(format!("{message}\n")),
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tidegate_admin::{Backend, ClusterStatus, ConfigStatus, EndpointStatus, ListenerStatus, NodeInfo, SecretStatus};
 use tidegate_core::{Lifecycle, Phase};
 use tidegate_proxy::Gateway;
-use tidegate_snapshot::{Locality, Snapshot};
+use tidegate_snapshot::{Locality, SecretStanding, Snapshot};
 use tokio::runtime::Handle;
 
 use crate::control::StatusCell;
@@ -78,6 +78,10 @@ impl Backend for ProcessBackend {
 
     fn secrets(&self) -> Vec<SecretStatus> {
         self.secrets.status()
+    }
+
+    fn secret_standing(&self, names: &[String]) -> Option<SecretStanding> {
+        Some(self.secrets.standing(names))
     }
 
     fn secret_sources(&self) -> serde_json::Value {

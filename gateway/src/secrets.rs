@@ -27,17 +27,17 @@ use std::time::{Instant, SystemTime};
 
 use serde_json::json;
 use tidegate_admin::SecretStatus;
-use tidegate_core::Diagnostic;
+use tidegate_core::{Diagnostic, SecretName};
 use tidegate_mesh_bridge::files::View;
 use tidegate_resources::{ParseOptions, ResourceSet};
 use tidegate_sds::{SecretStore, SourceKind};
 use tidegate_sds_wire::Monitor;
-use tidegate_snapshot::Snapshot;
+use tidegate_snapshot::{SecretStanding, Snapshot};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::documents::Documents;
-pub(crate) use self::offline::judge;
+pub(crate) use self::offline::{judge, standings};
 use self::prospects::Prospects;
 use self::references::References;
 use self::sources::Sources;
@@ -270,6 +270,13 @@ impl Secrets {
         let missing = inner.references.missing(&inner.prospects(&self.store));
         drop(inner);
         status::all(&self.store, &missing)
+    }
+
+    /// How the secret stands that a reference with these names means.
+    pub(crate) fn standing(&self, names: &[String]) -> SecretStanding {
+        let names: Vec<_> = names.iter().map(|name| SecretName::new(name)).collect();
+        let inner = self.lock();
+        status::standing(&inner.prospects(&self.store), &names)
     }
 
     /// Writes metrics of all secrets. Holds no lock while it writes.

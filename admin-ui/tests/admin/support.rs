@@ -351,6 +351,10 @@ impl Backend for Fixture {
         crate::tls::secrets()
     }
 
+    fn secret_standing(&self, _: &[String]) -> Option<SecretStanding> {
+        None
+    }
+
     fn secret_sources(&self) -> serde_json::Value {
         serde_json::json!({ "acme": [] })
     }

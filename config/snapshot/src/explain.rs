@@ -1,12 +1,14 @@
 //! Why a request or a connection goes where it goes: the selection functions run again, with everything written down.
 
 mod connection;
+mod secrets;
 
 use http::HeaderMap;
 use serde::Serialize;
 use tidegate_core::Origin;
 
 pub use connection::{ExplainedClientTls, ExplainedFilterChain, ExplainedSecret, ExplainedTls, server_name_of};
+pub use secrets::{SecretStanding, SecretState};
 
 use crate::hints::hints;
 use crate::{
@@ -198,7 +200,8 @@ impl Snapshot {
         }
     }
 
-    /// Explains what serving `request` would do, without randomness: a weighted route shows all its clusters.
+    /// Explains what serving `request` would do, without randomness: a weighted route shows all its clusters. A Snapshot
+    /// holds no secrets: [`Explanation::hold_against_secrets`] says what they make of it.
     pub fn explain(&self, request: &ExplainRequest) -> Explanation {
         let mut explanation = Explanation {
             snapshot: self.hash().to_string(),

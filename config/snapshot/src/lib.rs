@@ -30,8 +30,8 @@ pub use cluster::{
     UpstreamProtocol, Workload,
 };
 pub use explain::{
-    ExplainRequest, ExplainedClientTls, ExplainedFilterChain, ExplainedSecret, ExplainedTls, Explanation, TriedRoute,
-    server_name_of,
+    ExplainRequest, ExplainedClientTls, ExplainedFilterChain, ExplainedSecret, ExplainedTls, Explanation,
+    SecretStanding, SecretState, TriedRoute, server_name_of,
 };
 pub use format::{Facts, FormatError, HeaderField, HeaderOperand, Operator, Part, Template, TimeFormat};
 pub use listener::{FilterChain, Listener, ListenerProtocol, NetworkFilter};

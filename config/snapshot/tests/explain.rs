@@ -10,8 +10,8 @@ use tidegate_snapshot::{
     ClientValidation, Cluster, ClusterIndex, ClusterRef, DestinationService, DirectResponse, Discovery, Endpoint,
     EndpointAddress, ExplainRequest, Explanation, FilterChain, Forward, HeaderOperations, Health, Listener,
     ListenerProtocol, LoadBalancing, Locality, MeshSettings, NetworkFilter, PathMatch, Route, RouteAction, RouteMatch,
-    RouteTable, SecretRef, ServerTls, ServerTlsMode, Snapshot, Source, TcpDestination, TcpProxy, TlsParameters,
-    UpstreamProtocol, VirtualHost, WeightedCluster, Workload,
+    RouteTable, SecretRef, SecretStanding, SecretState, ServerTls, ServerTlsMode, Snapshot, Source, TcpDestination,
+    TcpProxy, TlsParameters, UpstreamProtocol, VirtualHost, WeightedCluster, Workload,
 };
 
 fn source(line: u32) -> Source {
@@ -222,7 +222,11 @@ fn tls_snapshot() -> Snapshot {
 }
 
 fn explain_connection(scheme: &str, authority: &str, server_name: Option<&str>, port: u16) -> serde_json::Value {
-    let explanation = tls_snapshot().explain(&ExplainRequest {
+    serde_json::to_value(explanation(scheme, authority, server_name, port)).unwrap()
+}
+
+fn explanation(scheme: &str, authority: &str, server_name: Option<&str>, port: u16) -> Explanation {
+    tls_snapshot().explain(&ExplainRequest {
         method: "GET".into(),
         scheme: scheme.into(),
         authority: authority.into(),
@@ -230,8 +234,7 @@ fn explain_connection(scheme: &str, authority: &str, server_name: Option<&str>, 
         target: "/".into(),
         headers: HeaderMap::new(),
         port,
-    });
-    serde_json::to_value(&explanation).unwrap()
+    })
 }
 
 #[test]
@@ -248,6 +251,38 @@ fn the_filter_chain_its_mode_and_its_secrets_are_named() {
     assert_eq!(tls["client_authorities"]["names"][0], "kubernetes://default/shop-cacert");
     assert_eq!((&tls["min_version"], &tls["max_version"]), (&"TLSv1.2".into(), &"TLSv1.3".into()));
     assert_eq!(tls["client_conditions"][0], "one of the names spiffe://td/ns/default/sa/client");
+}
+
+#[test]
+fn a_handshake_without_its_secrets_is_refused() {
+    let standing = |names: &[String], there: &[&str]| {
+        let served_as = names.iter().find(|name| there.iter().any(|there| name.ends_with(there))).cloned();
+        let remarks = if served_as.is_none() { vec!["no source has it".to_owned()] } else { Vec::new() };
+        let state = if served_as.is_some() { SecretState::Serves } else { SecretState::Missing };
+        Some(SecretStanding { state, served_as, remarks })
+    };
+    let check = |there: &[&str], details: Option<&str>| {
+        let mut explanation = explanation("https", "shop.com", Some("shop.com"), 443);
+        explanation.hold_against_secrets(|names| standing(names, there));
+        let json = serde_json::to_value(&explanation).unwrap();
+        assert_eq!(json["outcome"]["details"].as_str(), details, "{json}");
+        assert_eq!(json["virtual_host"].is_null(), details.is_some());
+        json
+    };
+    let served = check(&["/shop", "/shop-cacert"], None);
+    assert_eq!(served["outcome"]["action"], "forward");
+    let certificate = &served["filter_chain"]["tls"]["certificates"][0];
+    assert_eq!(certificate["standing"]["served_as"], "kubernetes://default/shop");
+    let refused = check(&["/shop-cacert"], Some("no_certificate"));
+    assert_eq!(
+        refused["outcome"]["reason"],
+        "the handshake fails until kubernetes://default/shop arrives: no source has it"
+    );
+    check(&["/shop"], Some("no_authorities"));
+    // What is not known changes nothing.
+    let mut unknown = explanation("https", "shop.com", Some("shop.com"), 443);
+    unknown.hold_against_secrets(|_| None);
+    assert_eq!(serde_json::to_value(&unknown).unwrap()["outcome"]["action"], "forward");
 }
 
 #[test]

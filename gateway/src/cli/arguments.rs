@@ -72,6 +72,14 @@ pub(crate) enum OutputFormat {
     Yaml,
 }
 
+/// `--secrets` of the commands that serve nothing.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct SecretFolders {
+    /// Folder of PEM files, as `run` takes secrets from; repeatable.
+    #[arg(long = "secrets", value_name = "DIR", value_delimiter = ',')]
+    pub(crate) folders: Vec<std::path::PathBuf>,
+}
+
 /// `key=value`. The value may be empty.
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

@@ -13,11 +13,12 @@ use tidegate_snapshot::{ExplainRequest, server_name_of};
 
 use super::Exit;
 use super::admin_client;
-use super::arguments::{OutputFormat, ReadArgs};
+use super::arguments::{OutputFormat, ReadArgs, SecretFolders};
 use super::inputs;
 use super::output::Console;
 use crate::control::{Offline, read_once};
 use crate::render::{ExplanationView, Texts, explanation, printable, snippets};
+use crate::secrets::standings;
 
 /// Findings that are shown beside one explanation.
 const SHOWN_FINDINGS: usize = 5;
@@ -67,6 +68,8 @@ pub(crate) struct ExplainArgs {
     admin: String,
     #[arg(long, short, value_enum, default_value_t)]
     output: OutputFormat,
+    #[command(flatten)]
+    secrets: SecretFolders,
     #[command(flatten)]
     read: ReadArgs,
 }
@@ -191,7 +194,10 @@ fn ask(args: &ExplainArgs, method: &str, url: &str, console: Console) -> anyhow:
         Err(_) => Vec::new(),
     };
     let mut remarks = remarks;
-    let given: Vec<_> = args.read.given().iter().map(|name| format!("--{name}")).collect();
+    let mut given: Vec<_> = args.read.given().iter().map(|name| format!("--{name}")).collect();
+    if !args.secrets.folders.is_empty() {
+        given.push("--secrets".to_owned());
+    }
     if !given.is_empty() {
         let given = given.join(", ");
         remarks.insert(0, format!("the running gateway has its own settings: {given} counts with --config only"));
@@ -221,7 +227,7 @@ fn offline(
     for (name, value) in headers {
         map.append(name, value.clone());
     }
-    let explanation = snapshot.explain(&ExplainRequest {
+    let mut explanation = snapshot.explain(&ExplainRequest {
         method: method.to_owned(),
         scheme: target.scheme.to_owned(),
         authority: target.authority.clone(),
@@ -230,6 +236,8 @@ fn offline(
         headers: map,
         port: args.port.unwrap_or_else(|| snapshot.port_of_url(target.scheme, target.port)),
     });
+    let namespace = args.read.options().namespace;
+    explanation.hold_against_secrets(standings(&resources, &snapshot, &args.secrets.folders, &namespace));
     let explanation = serde_json::to_value(&explanation)?;
     let findings = remarks::of_files(&diagnostics, &resources, &explanation);
     let mut remarks = show(&findings[..findings.len().min(SHOWN_FINDINGS)], console);

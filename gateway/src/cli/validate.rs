@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use tidegate_core::{Code, Diagnostic, Level};
 
 use super::Exit;
-use super::arguments::{ReadArgs, namespace};
+use super::arguments::{ReadArgs, SecretFolders, namespace};
 use super::inputs::{self, Inputs};
 use super::output::{ColorWhen, Console};
 use crate::render::{Finding, findings_table, istioctl_findings, printable, snippets};
@@ -17,7 +17,8 @@ use crate::secrets::judge;
 const EXAMPLES: &str = "\
 Examples:
   tidegate validate -f routes.yaml
-  tidegate validate ./gateway.d -x                 also what objects say about each other
+  tidegate validate -f ./gateway.d -x              also what objects say about each other
+  tidegate validate -f ./gateway.d -x --secrets ./pairs
   kubectl get vs,gw,dr -A -o yaml | tidegate validate -f -
   tidegate validate -f ./gateway.d -o json | jq '.[].reference'
 
@@ -28,7 +29,8 @@ Exit codes: 0 valid (warnings do not count), 79 something is rejected, 65 an inp
 ///
 /// Every object is decoded strictly (unknown fields are errors, with a did-you-mean) and held against the rules of
 /// Istio's admission webhook. Certificates in Secrets are judged as the gateway would before it serves them: what is no
-/// PEM, keys that do not fit, chains out of order, certificates that have expired. Kinds that Tidegate does not serve are
+/// PEM, keys that do not fit, chains out of order, certificates that have expired; with -x also those in files that a
+/// Gateway or a DestinationRule names, if this machine has them. Kinds that Tidegate does not serve are
 /// named and skipped.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -49,6 +51,8 @@ pub(crate) struct ValidateArgs {
     default_namespace: String,
     #[arg(long, short, value_enum, default_value_t)]
     output: ValidateFormat,
+    #[command(flatten)]
+    secrets: SecretFolders,
     #[command(flatten)]
     read: ReadArgs,
 }
@@ -94,9 +98,9 @@ pub(crate) fn run(args: &ValidateArgs, console: Console) -> anyhow::Result<Exit>
         diagnostics.extend(duplicates);
         let compilation = inputs::compile(&resources, &options);
         diagnostics.extend(compilation.diagnostics);
-        diagnostics.extend(judge(&resources, Some(&compilation.snapshot)));
+        diagnostics.extend(judge(&resources, Some(&compilation.snapshot), &args.secrets.folders, &options.namespace));
     } else {
-        diagnostics.extend(judge(&resources, None));
+        diagnostics.extend(judge(&resources, None, &args.secrets.folders, &options.namespace));
     }
     diagnostics.extend(inputs.unreadable.iter().cloned());
     // Errors before warnings, and each in the order of the files.

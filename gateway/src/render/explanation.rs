@@ -74,6 +74,14 @@ struct Tls {
 struct Secret {
     names: Vec<String>,
     configured_at: Option<Place>,
+    standing: Option<Standing>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Standing {
+    state: String,
+    #[serde(default)]
+    remarks: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -323,7 +331,14 @@ fn write_chain(chain: &FilterChain, row: &mut impl FnMut(&str, String, &[Place])
 fn secret(secret: &Secret, paint: Paint) -> String {
     let mut names = secret.names.iter().map(|name| printable(name));
     let first = names.next().unwrap_or_default();
-    names.fold(first, |shown, name| format!("{shown} {} {name}", paint.faint("or")))
+    let shown = names.fold(first, |shown, name| format!("{shown} {} {name}", paint.faint("or")));
+    let Some(standing) = &secret.standing else { return shown };
+    let remarks = printable(&standing.remarks.join("; "));
+    match standing.state.as_str() {
+        "MISSING" => format!("{shown} {}", paint.error(&format!("(missing: {remarks})"))),
+        _ if remarks.is_empty() => shown,
+        _ => format!("{shown} {}", paint.warning(&format!("({remarks})"))),
+    }
 }
 
 fn paint_origin(origin: &str, paint: Paint) -> String {

@@ -23,13 +23,30 @@ pub(super) struct Prospects<'s> {
     awaited: BTreeMap<SecretName, String>,
     /// Names in the store that hold something.
     held: Vec<SecretName>,
+    /// Whether files are looked at, not what a running gateway has.
+    is_offline: bool,
 }
 
 impl<'s> Prospects<'s> {
     pub(super) fn new(store: &'s SecretStore, awaited: BTreeMap<SecretName, String>) -> Self {
         let slots = store.slots();
         let held = slots.iter().filter(|slot| slot.current().is_some()).take(MAX_COMPARED);
-        Self { store, awaited, held: held.map(|slot| slot.name().clone()).collect() }
+        Self { store, awaited, held: held.map(|slot| slot.name().clone()).collect(), is_offline: false }
+    }
+
+    /// Of files, before a gateway serves them.
+    pub(super) fn offline(store: &'s SecretStore) -> Self {
+        Self { is_offline: true, ..Self::new(store, BTreeMap::new()) }
+    }
+
+    /// Who has not got it: what a name follows in a sentence.
+    pub(super) fn nobody_has(&self, names: &[SecretName]) -> &'static str {
+        let is_object = names.iter().any(|name| parts(name).is_some());
+        match (self.is_offline, is_object) {
+            (false, _) => "no source has",
+            (true, true) => "none of these files has",
+            (true, false) => "this machine has no",
+        }
     }
 
     pub(super) fn store(&self) -> &SecretStore {
@@ -46,7 +63,11 @@ impl<'s> Prospects<'s> {
         if self.awaited(names).is_some() {
             return None;
         }
-        names.iter().find_map(|name| self.help_for_authorities(name)).or_else(|| self.did_you_mean(names))
+        let help = names.iter().find_map(|name| self.help_for_authorities(name)).or_else(|| self.did_you_mean(names));
+        let is_elsewhere = self.is_offline && names.iter().any(|name| parts(name).is_some());
+        help.or_else(|| {
+            is_elsewhere.then(|| "if it comes from `run --secrets DIR`, give --secrets DIR here, too".into())
+        })
     }
 
     /// The Secret is there, and lacks the authorities.

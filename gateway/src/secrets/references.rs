@@ -153,7 +153,7 @@ impl Unmet {
             format!("what was offered as {names} cannot be used; {}", self.consequence)
         } else {
             let awaited = prospects.awaited(&self.names).map(|state| format!(" yet: {state}")).unwrap_or_default();
-            format!("no source has {names}{awaited}; {}", self.consequence)
+            format!("{} {names}{awaited}; {}", prospects.nobody_has(&self.names), self.consequence)
         };
         let origin = self.source.as_ref().map(|source| source.origin.clone()).unwrap_or_default();
         let finding = Diagnostic::warning(Code::REFERENCE_NOT_FOUND, origin, message);

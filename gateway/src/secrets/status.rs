@@ -8,9 +8,12 @@ use std::time::SystemTime;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use tidegate_admin::{AlternativeName, CertificateFacts, PublicBytes, SecretContent, SecretState, SecretStatus};
-use tidegate_core::SecretName;
+use tidegate_core::{SecretName, SecretSource};
 use tidegate_sds::{Content, ContentKind, SecretGauge, SecretStore, SubjectName};
+use tidegate_snapshot::SecretStanding;
+use tidegate_snapshot::SecretState::{Missing, Serves};
 
+use super::prospects::Prospects;
 use super::references::NOWHERE;
 
 /// What metrics tell of a secret.
@@ -52,11 +55,8 @@ pub(super) fn all(store: &SecretStore, missing: &BTreeMap<SecretName, String>) -
     all
 }
 
-fn shown(
-    store: &SecretStore,
-    status: tidegate_sds::SecretStatus,
-    missing: &BTreeMap<SecretName, String>,
-) -> SecretStatus {
+/// What there is to say about a secret that the store has something of, most severe first.
+fn remarks(status: &tidegate_sds::SecretStatus) -> Vec<String> {
     let mut remarks = Vec::new();
     if let Some(refused) = &status.refused {
         let since = humantime::format_rfc3339_seconds(SystemTime::from(refused.since));
@@ -65,7 +65,37 @@ fn shown(
     if status.state == tidegate_sds::SecretState::Orphaned {
         remarks.push("its source no longer has it".into());
     }
-    remarks.extend(status.flaws);
+    remarks.extend(status.flaws.iter().cloned());
+    remarks
+}
+
+/// How the secret stands that a reference with these names means.
+pub(super) fn standing(prospects: &Prospects<'_>, names: &[SecretName]) -> SecretStanding {
+    let store = prospects.store();
+    // The data plane goes by the machine's own authorities whether or not they were looked for.
+    if let [name] = names
+        && name.source() == SecretSource::SystemRoots
+    {
+        return SecretStanding { state: Serves, served_as: Some(name.to_string()), remarks: Vec::new() };
+    }
+    if let Some(slot) = store.resolve(names) {
+        let remarks = store.status(slot.name()).map(|status| remarks(&status)).unwrap_or_default();
+        return SecretStanding { state: Serves, served_as: Some(slot.name().to_string()), remarks };
+    }
+    let refused = names.iter().filter_map(|name| store.status(name)).find(|status| status.refused.is_some());
+    let remarks = match refused {
+        Some(refused) => remarks(&refused),
+        None => vec![prospects.awaited(names).unwrap_or(NOWHERE).to_owned()],
+    };
+    SecretStanding { state: Missing, served_as: None, remarks }
+}
+
+fn shown(
+    store: &SecretStore,
+    status: tidegate_sds::SecretStatus,
+    missing: &BTreeMap<SecretName, String>,
+) -> SecretStatus {
+    let mut remarks = remarks(&status);
     if status.content.is_none() && remarks.is_empty() {
         remarks.push(missing.get(&status.name).cloned().unwrap_or_else(|| NOWHERE.into()));
     }

@@ -170,7 +170,7 @@ fn a_certificate_is_held_against_the_hosts_of_its_servers() {
     assert_eq!(bench.secrets.status()[0].hosts, ["a.com", "b.com"]);
     // `validate` says the same without serving anything.
     let set = set(&text);
-    let judged = judge(&set, Some(&compiled(&set)));
+    let judged = judge(&set, Some(&compiled(&set)), &[], "istio-system");
     assert!(judged.iter().any(|finding| finding.code == Code::CERTIFICATE_FLAWED && finding.message.contains("b.com")));
 }
 

@@ -207,6 +207,17 @@ fn certs_show_what_serves_and_what_is_wrong() {
     assert_eq!(rows[3][..3], ["kubernetes://istio-system/c", "-", "WARMING"]);
     assert!(rows[3][10].starts_with("missing"), "{rows:?}");
 
+    let explain = |host: &str| {
+        let url = format!("https://{host}:{port}/");
+        let explained = run(["explain", &url, "--admin", &gateway.admin]);
+        assert_eq!(explained.code, Some(0), "{}", explained.stderr);
+        explained.stdout
+    };
+    let [good, expired, missing] = ["a.com", "b.com", "c.com"].map(explain);
+    assert!(!good.contains("handshake fails") && !good.contains("missing"), "{good}");
+    assert!(!expired.contains("handshake fails") && expired.contains("expired"), "{expired}");
+    assert!(missing.contains("(missing: no source has it)") && missing.contains("handshake fails"), "{missing}");
+
     let one = gateway.certs(&["a"]);
     assert_eq!((one.code, one.stdout.lines().count()), (Some(0), 2), "{}", one.stdout);
     let json: serde_json::Value =
@@ -466,8 +477,42 @@ fn validate_judges_the_secrets_of_a_folder() {
         with(&[("b.com", "b")], secret("a", &a.chain, &a.key)),
         &["-x"],
         0,
-        "no source has kubernetes://istio-system/b",
+        "none of these files has kubernetes://istio-system/b",
     );
+}
+
+#[test]
+fn validate_and_explain_look_into_folders_and_files_of_certificates() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, other) = (Pair::of("a.com"), Pair::of("other.com"));
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    write("pairs/a.crt", &a.chain);
+    write("pairs/a.key", &a.key);
+    let (chain, key) = (write("f/chain.pem", &other.chain), write("f/key.pem", &other.key));
+    let conf = write("all.yaml", &gateway(8443, &[("a.com", "a")]));
+    let pairs = folder.path().join("pairs").display().to_string();
+    let said = |arguments: &[&str]| {
+        let run = run(arguments);
+        assert_eq!(run.code, Some(0), "{arguments:?}: {}{}", run.stdout, run.stderr);
+        run.stdout + &run.stderr
+    };
+    assert!(said(&["validate", "-x", "-f", &conf]).contains("--secrets DIR"), "where it may be is told");
+    assert!(!said(&["validate", "-x", "-f", &conf, "--secrets", &pairs]).contains("a.com"));
+    assert!(said(&["explain", "https://a.com:8443/", "--config", &conf]).contains("none of these files"));
+    let explained = said(&["explain", "https://a.com:8443/", "--config", &conf, "--secrets", &pairs]);
+    assert!(!explained.contains("none of these files") && !explained.contains("handshake fails"), "{explained}");
+    // Files that a Gateway names.
+    let files = |chain: &str, key: &str| {
+        let tls = format!("serverCertificate: {chain}, privateKey: {key}");
+        write("files.yaml", &gateway(8443, &[("a.com", "a")]).replace("credentialName: a", &tls))
+    };
+    assert!(said(&["validate", "-x", "-f", &files(&chain, &key)]).contains("is not for a.com"));
+    assert!(said(&["validate", "-x", "-f", &files("/nowhere/chain.pem", &key)]).contains("this machine has no"));
 }
 
 #[test]

@@ -258,7 +258,7 @@ fn connections_are_explained_down_to_their_secrets_and_bytes() {
             "listener 0.0.0.0_443 Gateway istio-system/edge",
             "filter chain https.443.shop.edge.istio-system (shop.com) Gateway istio-system/edge",
             "tls MUTUAL TLSv1.2 to TLSv1.3, h2 http/1.1",
-            "certificate kubernetes://istio-system/shop-cert Gateway istio-system/edge",
+            "certificate kubernetes://istio-system/shop-cert (none of these files has it) Gateway istio-system/edge",
             "client's CA kubernetes://istio-system/shop-cert-cacert",
             "virtual host shop.com:443",
             "answered 418 by the gateway itself",
@@ -285,7 +285,7 @@ fn connections_are_explained_down_to_their_secrets_and_bytes() {
         &[
             "forwarded as bytes",
             "100 % outbound|5432||db",
-            "TLS server name db.internal, verified by kubernetes://istio-system/db-client-cacert, as kubernetes://istio-system/db-client",
+            "TLS server name db.internal, verified by kubernetes://istio-system/db-client-cacert (none of these files has it), as kubernetes://istio-system/db-client (none of these files has it)",
         ],
     );
     check(&["tcp://localhost", "--port", "31400"], &["forwarded as bytes"]);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 use tidegate_core::SecretName;
 
-use super::{ExplainedCluster, Explanation, Outcome, Place, places};
+use super::{ExplainedCluster, Explanation, Outcome, Place, SecretStanding, places};
 use crate::{
     ClientTls, FilterChain, Listener, ListenerProtocol, NetworkFilter, SecretRef, ServerTls, ServerTlsMode,
     ServerTrust, Snapshot, TcpProxy, TlsVersion, UpstreamServerName, host_without_port,
@@ -73,7 +73,11 @@ pub struct ExplainedClientTls {
 
 impl From<&ClientTls> for ExplainedClientTls {
     fn from(tls: &ClientTls) -> Self {
-        let system = || ExplainedSecret { names: vec![SecretName::system_roots().to_string()], configured_at: None };
+        let system = || ExplainedSecret {
+            names: vec![SecretName::system_roots().to_string()],
+            configured_at: None,
+            standing: None,
+        };
         Self {
             server_name: match &tls.server_name {
                 UpstreamServerName::Fixed(name) => Some(name.clone()),
@@ -96,6 +100,9 @@ pub struct ExplainedSecret {
     pub names: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configured_at: Option<Place>,
+    /// None if nobody knows: see [`Explanation::hold_against_secrets`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standing: Option<SecretStanding>,
 }
 
 impl From<&SecretRef> for ExplainedSecret {
@@ -104,6 +111,7 @@ impl From<&SecretRef> for ExplainedSecret {
         Self {
             names: reference.names.iter().map(ToString::to_string).collect(),
             configured_at: reference.source.as_ref().map(place),
+            standing: None,
         }
     }
 }
