@@ -27,6 +27,7 @@ use tidegate_resources::{MeshConfig, Object, ParseOptions, ResourceSet, Spec};
 use tidegate_snapshot::{Snapshot, SnapshotHash};
 
 use self::findings::FindingLog;
+pub(crate) use self::findings::follow_up;
 use self::ledger::Resolution;
 pub(crate) use self::ledger::{Ledger, Scope};
 pub(crate) use self::offline::{Offline, read_once, roots};

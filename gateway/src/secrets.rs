@@ -12,6 +12,7 @@ mod documents;
 mod files;
 mod metrics;
 mod offline;
+mod orders;
 mod prospects;
 mod references;
 mod sources;
@@ -38,6 +39,7 @@ use tokio::sync::watch;
 
 use self::documents::Documents;
 pub(crate) use self::offline::{judge, standings};
+use self::orders::Order;
 use self::prospects::Prospects;
 use self::references::References;
 use self::sources::Sources;
@@ -62,6 +64,8 @@ struct Inner {
     ledger: Ledger,
     documents: Documents,
     references: References,
+    /// AcmeCertificates among the objects that were taken last.
+    orders: Vec<Order>,
     /// None where nothing but objects is looked at.
     sources: Option<Sources>,
     /// What was wrong with them when it was last looked.
@@ -81,6 +85,7 @@ impl Secrets {
             ledger: Ledger::new(Scope::Material),
             documents: Documents::default(),
             references: References::default(),
+            orders: Vec::new(),
             sources: None,
             source_findings: Vec::new(),
             begun: false,
@@ -179,6 +184,7 @@ impl Secrets {
         if let Some(sources) = &mut inner.sources {
             sources.issue(set);
         }
+        inner.orders = orders::of(set);
         inner.references.settle(&self.store);
         self.tell();
     }
@@ -246,6 +252,9 @@ impl Secrets {
         let mut findings = self.store.findings();
         findings.extend(inner.references.findings(&inner.prospects(&self.store)));
         findings.extend(inner.source_findings());
+        if let Some(answers) = inner.references.answers {
+            findings.extend(orders::findings(&inner.orders, answers, &inner.references.names));
+        }
         findings
     }
 

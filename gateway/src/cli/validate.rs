@@ -11,6 +11,7 @@ use super::Exit;
 use super::arguments::{ReadArgs, SecretFolders, namespace};
 use super::inputs::{self, Inputs};
 use super::output::{ColorWhen, Console};
+use crate::control::follow_up;
 use crate::render::{Finding, findings_table, istioctl_findings, printable, snippets};
 use crate::secrets::judge;
 
@@ -103,6 +104,7 @@ pub(crate) fn run(args: &ValidateArgs, console: Console) -> anyhow::Result<Exit>
         diagnostics.extend(judge(&resources, None, &args.secrets.folders, &options.namespace));
     }
     diagnostics.extend(inputs.unreadable.iter().cloned());
+    follow_up(&mut diagnostics);
     // Errors before warnings, and each in the order of the files.
     diagnostics.sort_by(|a, b| b.level.cmp(&a.level).then_with(|| a.origin.cmp(&b.origin)));
     diagnostics.dedup();

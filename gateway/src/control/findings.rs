@@ -26,8 +26,28 @@ pub(crate) fn of_view(view: &View) -> Vec<Diagnostic> {
     view.all_diagnostics().cloned().chain(skipped).collect()
 }
 
+/// Says of objects that others name and that are not there why that is, if it is because they were rejected. It is no fault
+/// of those that name them.
+pub(crate) fn follow_up(findings: &mut [Diagnostic]) {
+    let mut rejected: BTreeMap<String, (String, Origin)> = BTreeMap::new();
+    for finding in findings.iter().filter(|finding| finding.level == Level::Error) {
+        if let Some(key) = &finding.key {
+            let told = format!("there is no {key}");
+            rejected.entry(told).or_insert_with(|| (key.to_string(), finding.origin.clone()));
+        }
+    }
+    for finding in findings.iter_mut().filter(|finding| finding.code == Code::REFERENCE_NOT_FOUND) {
+        if let Some((key, origin)) = rejected.get(&finding.message) {
+            finding.message = format!("{key} is rejected ({origin})");
+            finding.level = Level::Warning;
+            finding.help = None;
+        }
+    }
+}
+
 /// Most severe first, then by place; equal ones once, and not more than people can use.
 pub(super) fn sorted(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    follow_up(&mut findings);
     findings.sort_by(|a, b| b.level.cmp(&a.level).then_with(|| a.origin.cmp(&b.origin)).then_with(|| a.cmp(b)));
     findings.dedup();
     if let Some(rest) = findings.len().checked_sub(MAX_KEPT).filter(|rest| *rest > 0) {

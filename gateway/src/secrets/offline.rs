@@ -12,9 +12,10 @@ use tidegate_sds::sources::{FileWatcher, FolderWatcher};
 use tidegate_snapshot::{SecretStanding, SecretState, Snapshot};
 
 use super::documents::Documents;
+use super::orders::Answers;
 use super::prospects::Prospects;
 use super::references::{self, References};
-use super::{sources, status};
+use super::{orders, sources, status};
 
 /// Said of a secret that a file names and that none of the files holds.
 const NOT_AMONG_FILES: &str = "none of these files has it";
@@ -35,6 +36,8 @@ pub(crate) fn judge(
         let mut references = References::of(snapshot, BTreeSet::new(), &store);
         references.keep(|name| is_among_files(name, &issued) || !paths(name).is_empty());
         findings.extend(references.findings(&Prospects::offline(&store)));
+        let names = references::names(snapshot);
+        findings.extend(orders::findings(&orders::of(resources), Answers::of(snapshot), &names));
     }
     findings
 }

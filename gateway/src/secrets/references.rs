@@ -6,6 +6,7 @@ use tidegate_core::{Code, Diagnostic, Host, Origin, SecretName};
 use tidegate_sds::SecretStore;
 use tidegate_snapshot::{ClientValidation, Cluster, FilterChain, SecretRef, ServerTrust, Snapshot, Source};
 
+use super::orders::Answers;
 use super::prospects::Prospects;
 
 /// Missing secrets that are told one by one.
@@ -78,6 +79,8 @@ fn for_each<'s>(snapshot: &'s Snapshot, mut each: impl FnMut(&'s SecretRef, Use<
 pub(super) struct References {
     /// Everything that is named, alternatives and revocation lists too.
     pub(super) names: BTreeSet<SecretName>,
+    /// None before the first Snapshot.
+    pub(super) answers: Option<Answers>,
     /// References that nothing answered when it was last looked. What once holds something goes on holding it, so that
     /// only these need another look.
     unmet: Vec<Unmet>,
@@ -93,7 +96,7 @@ struct Unmet {
 impl References {
     /// `names` are those of the Snapshot.
     pub(super) fn of(snapshot: &Snapshot, names: BTreeSet<SecretName>, store: &SecretStore) -> Self {
-        let mut references = Self { names, unmet: Vec::new() };
+        let mut references = Self { names, answers: Some(Answers::of(snapshot)), unmet: Vec::new() };
         for_each(snapshot, |secret, usage| {
             if store.resolve(&secret.names).is_none() {
                 let (names, source) = (secret.names.clone(), secret.source.clone());

@@ -193,6 +193,49 @@ spec:
 }
 
 #[test]
+fn what_names_a_rejected_object_is_not_wrong_itself() {
+    let gateway = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge, namespace: default}\nspec:\n  \
+                   selector: {istio: ingressgateway}\n  servers:\n  - port: {number: 80, name: http, protocol: HTTP}\n    \
+                   hosts: [a.com]\n    nonsense: 1\n";
+    let routes = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a, namespace: default}\nspec: \
+                  {hosts: [a.com], gateways: [edge], http: [{directResponse: {status: 200}}]}\n";
+    let files = folder(&[("gateway.yaml", gateway), ("routes.yaml", routes)]);
+    let run = run(["validate", "-x", "-o", "json", "-f", &path(&files, "")]);
+    let findings: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let errors = findings.as_array().unwrap().iter().filter(|finding| finding["level"] == "Error").count();
+    assert_eq!((run.code, errors), (Some(79), 1), "{findings:#}");
+    assert!(findings.to_string().contains("Gateway default/edge is rejected ("), "{findings:#}");
+    assert!(!findings.to_string().contains("there is no Gateway"), "{findings:#}");
+}
+
+#[test]
+fn an_acme_certificate_that_cannot_be_proved_or_is_named_by_nobody_is_told() {
+    let acme = "apiVersion: tidegate.io/v1alpha1\nkind: AcmeCertificate\nmetadata: {name: shop, namespace: istio-system}\n\
+                spec: {dnsNames: [a.com]}\n";
+    let said = |gateway: &str| {
+        let files = folder(&[("acme.yaml", acme), ("gateway.yaml", gateway)]);
+        let run = run(["validate", "-x", "-o", "json", "-f", &path(&files, "")]);
+        assert_eq!(run.code, Some(0), "{}", run.stdout);
+        run.stdout
+    };
+    let gateway = |servers: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: g, namespace: istio-system}}\nspec:\n  \
+             selector: {{istio: ingressgateway}}\n  servers:\n{servers}"
+        )
+    };
+    let https = "  - port: {number: 443, name: s, protocol: HTTPS}\n    hosts: [a.com]\n    tls: {mode: SIMPLE, \
+                 credentialName: shop}\n";
+    let http = "  - port: {number: 80, name: h, protocol: HTTP}\n    hosts: [a.com]\n";
+    let alone = said(&gateway(https));
+    assert!(alone.contains("HTTP-01 is answered there") && !alone.contains("for nobody"), "{alone}");
+    let unnamed = said(&gateway(http));
+    assert!(!unnamed.contains("HTTP-01") && unnamed.contains("for nobody"), "{unnamed}");
+    let both = said(&gateway(&[https, http].concat()));
+    assert!(!both.contains("HTTP-01") && !both.contains("for nobody"), "{both}");
+}
+
+#[test]
 fn our_own_fixtures_are_valid() {
     let run = run(["validate", "shop"]);
     assert_eq!(run.code, Some(0), "{run:?}");
