@@ -36,7 +36,10 @@ Examples:
 The method is GET if left out. Headers are those of the client: what the gateway adds is not yet there.
 `--port` is the port that the Gateway names. Without it the URL's port is used (8080 also means 80 bound at +8000), or
 if it has none 80 or 443, or the only one that there is.
-The server name (SNI) is the URL's host, as with curl; none is sent for an IP address, or with `--sni ''`.";
+The server name (SNI) is the URL's host, as with curl; none is sent for an IP address, or with `--sni ''`.
+
+Exit codes: 0 explained, whatever the outcome (a 404 or a refusal too), 1 no gateway answers, 65 the files hold nothing
+that can be read, 64 wrong usage.";
 
 /// Show where a request or connection goes, and why.
 ///

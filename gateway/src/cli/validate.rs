@@ -34,7 +34,7 @@ Exit codes: 0 valid (warnings do not count), 79 something is rejected, 65 an inp
 /// Gateway or a DestinationRule names, if this machine has them. Kinds that Tidegate does not serve are
 /// named and skipped.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = "tidegate validate [OPTIONS] [PATH]...")]
 pub(crate) struct ValidateArgs {
     /// File, folder (recursive), or `-` for standard input; repeatable.
     #[arg(long, short = 'f', value_name = "PATH", visible_alias = "file")]
