@@ -1,15 +1,13 @@
 use std::sync::Arc;
 
-use instant_acme::{Account, Error, Key};
-use rcgen::KeyPair;
-use rustls_pki_types::pem::PemObject;
+use instant_acme::{Account, Error};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::archive::Archive;
 use crate::call::steady;
 use crate::failure::Failure;
+use crate::key::PrivateKey;
 use crate::request::CertificateRequest;
 use crate::state::Shelf;
 use crate::transport::Transport;
@@ -42,7 +40,7 @@ impl Session {
     /// interrupted, there is one account.
     pub(crate) async fn open(archive: &Arc<Archive>, request: &CertificateRequest) -> Result<Self, Failure> {
         let id = account_id(request);
-        let (mut head, pem, key) = match kept(archive, &id).await? {
+        let (mut head, key) = match kept(archive, &id).await? {
             Some(kept) => kept,
             None => create(archive, &id, request).await?,
         };
@@ -52,7 +50,7 @@ impl Session {
             None => {
                 let account = register(&transport, &key, request).await?;
                 head.url = Some(account.id().to_owned());
-                archive.write(Shelf::Accounts, &id, head.clone(), pem.clone()).await?;
+                archive.write(Shelf::Accounts, &id, head.clone(), key.to_pem()).await?;
                 account
             }
         };
@@ -62,7 +60,7 @@ impl Session {
             let contact = format!("mailto:{email}");
             steady!(&transport, "the account's e-mail address", account.update_contacts(&[contact.as_str()]))?;
             head.contact_told = true;
-            archive.write(Shelf::Accounts, &id, head, pem).await?;
+            archive.write(Shelf::Accounts, &id, head, key.to_pem()).await?;
         }
         Ok(Self { account, transport })
     }
@@ -72,7 +70,7 @@ impl Session {
         archive: &Arc<Archive>,
         request: &CertificateRequest,
     ) -> Result<Option<Self>, Failure> {
-        let Some((AccountHead { url: Some(url), .. }, _, key)) = kept(archive, &account_id(request)).await? else {
+        let Some((AccountHead { url: Some(url), .. }, key)) = kept(archive, &account_id(request)).await? else {
             return Ok(None);
         };
         let transport = transport(request).await?;
@@ -84,25 +82,21 @@ impl Session {
     pub(crate) async fn forget(archive: &Arc<Archive>, request: &CertificateRequest) -> Result<(), Failure> {
         let id = account_id(request);
         match kept(archive, &id).await? {
-            Some((head, pem, _)) => {
+            Some((head, key)) => {
                 let head = AccountHead { url: None, contact_told: false, ..head };
-                archive.write(Shelf::Accounts, &id, head, pem).await
+                archive.write(Shelf::Accounts, &id, head, key.to_pem()).await
             }
             None => Ok(()),
         }
     }
 }
 
-type Kept = (AccountHead, Zeroizing<String>, PrivatePkcs8KeyDer<'static>);
+type Kept = (AccountHead, PrivateKey);
 
 async fn kept(archive: &Arc<Archive>, id: &str) -> Result<Option<Kept>, Failure> {
     let Some(record) = archive.read::<AccountHead>(Shelf::Accounts, id).await? else { return Ok(None) };
-    let key = PrivatePkcs8KeyDer::from_pem_slice(record.pem.as_bytes());
-    match key.map_err(|error| error.to_string()).and_then(|key| match Key::from_pkcs8_der(key.clone_key()) {
-        Ok(_) => Ok(key),
-        Err(error) => Err(error.to_string()),
-    }) {
-        Ok(key) => Ok(Some((record.head, record.pem, key))),
+    match PrivateKey::of_pem(&record.pem) {
+        Ok(key) => Ok(Some((record.head, key))),
         Err(reason) => {
             archive.set_aside(Shelf::Accounts, id, format!("its key: {reason}")).await?;
             Ok(None)
@@ -111,17 +105,15 @@ async fn kept(archive: &Arc<Archive>, id: &str) -> Result<Option<Kept>, Failure>
 }
 
 async fn create(archive: &Arc<Archive>, id: &str, request: &CertificateRequest) -> Result<Kept, Failure> {
-    let pair = KeyPair::generate().map_err(|error| Failure::internal(format!("a key for the account: {error}")))?;
-    let pem = Zeroizing::new(pair.serialize_pem());
-    let key = PrivatePkcs8KeyDer::from(pair.serialize_der());
+    let key = PrivateKey::generate()?;
     let head = AccountHead {
         directory: request.directory.clone(),
         email: request.email.clone(),
         url: None,
         contact_told: false,
     };
-    archive.write(Shelf::Accounts, id, head.clone(), pem.clone()).await?;
-    Ok((head, pem, key))
+    archive.write(Shelf::Accounts, id, head.clone(), key.to_pem()).await?;
+    Ok((head, key))
 }
 
 async fn transport(request: &CertificateRequest) -> Result<Transport, Failure> {
@@ -138,23 +130,20 @@ async fn transport(request: &CertificateRequest) -> Result<Transport, Failure> {
 async fn restore(
     transport: &Transport,
     url: &str,
-    key: &PrivatePkcs8KeyDer<'static>,
+    key: &PrivateKey,
     request: &CertificateRequest,
 ) -> Result<Account, Failure> {
     steady!(transport, "the directory", async {
         let builder = Account::builder_with_http(Box::new(transport.clone()));
-        builder.from_parts(url.to_owned(), key.clone_key(), request.directory.clone()).await
+        builder.from_parts(url.to_owned(), key.pkcs8(), request.directory.clone()).await
     })
 }
 
 /// Registration agrees to the authority's terms of service, as the user does by naming the authority.
-async fn register(
-    transport: &Transport,
-    key: &PrivatePkcs8KeyDer<'static>,
-    request: &CertificateRequest,
-) -> Result<Account, Failure> {
+async fn register(transport: &Transport, key: &PrivateKey, request: &CertificateRequest) -> Result<Account, Failure> {
     steady!(transport, "the registration of the account", async {
-        let pair = (Key::from_pkcs8_der(key.clone_key())?, PrivateKeyDer::Pkcs8(key.clone_key()));
+        // The second is handed back among the credentials, which nobody wants, and would not be wiped.
+        let pair = (key.of_account()?, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(Vec::new())));
         let builder = Account::builder_with_http(Box::new(transport.clone()));
         let (account, _) = builder.create_from_key(pair, request.directory.clone()).await?;
         Ok::<_, Error>(account)

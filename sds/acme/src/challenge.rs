@@ -57,11 +57,11 @@ impl Drop for OpenChallenges {
 }
 
 fn challenge_certificate(domain: &str, digest: &[u8]) -> Result<CertifiedKey, String> {
-    let key = KeyPair::generate().map_err(|error| error.to_string())?;
+    let key = Zeroizing::new(KeyPair::generate().map_err(|error| error.to_string())?);
     let mut params = CertificateParams::new([domain.to_owned()]).map_err(|error| error.to_string())?;
     params.distinguished_name = DistinguishedName::new();
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
-    let certificate = params.self_signed(&key).map_err(|error| error.to_string())?;
+    let certificate = params.self_signed(&*key).map_err(|error| error.to_string())?;
     let der = Zeroizing::new(key.serialize_der());
     let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.as_slice()));
     let signing = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).map_err(|error| error.to_string())?;

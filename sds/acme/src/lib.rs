@@ -16,6 +16,7 @@ mod challenge;
 mod clock;
 mod failure;
 mod issuer;
+mod key;
 mod leaf;
 mod order;
 mod renewal_info;

@@ -6,12 +6,11 @@ use instant_acme::{
     AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Identifier, NewOrder, Order,
     OrderStatus,
 };
-use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use rcgen::{CertificateParams, DistinguishedName};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use tidegate_core::SecretBytes;
 use tidegate_sds::SecretStore;
-use zeroize::Zeroizing;
 
 use crate::ChallengeKind;
 use crate::account::Session;
@@ -19,6 +18,7 @@ use crate::archive::Archive;
 use crate::call::steady;
 use crate::challenge::OpenChallenges;
 use crate::failure::{Failure, ProblemKind, plain, words};
+use crate::key::PrivateKey;
 use crate::leaf::Pair;
 use crate::request::CertificateRequest;
 use crate::state::Shelf;
@@ -62,8 +62,7 @@ pub(crate) struct Attempt {
 /// An order at the authority with the key of its certificate.
 struct Progress {
     order: Order,
-    key: KeyPair,
-    pem: Zeroizing<String>,
+    key: PrivateKey,
 }
 
 impl Attempt {
@@ -94,30 +93,26 @@ impl Attempt {
 
     /// The order that an earlier attempt, maybe of an earlier process, left; else a new one.
     async fn take_up(&self, session: &Session) -> Result<Progress, Failure> {
-        let (key, pem) = match self.kept().await? {
-            Some((head, key, pem)) => {
+        let key = match self.kept().await? {
+            Some((head, key)) => {
                 if let Some(url) = head.url
                     && let Some(order) = self.resume(session, url).await?
                 {
-                    return Ok(Progress { order, key, pem });
+                    return Ok(Progress { order, key });
                 }
-                (key, pem)
+                key
             }
-            None => {
-                let key = KeyPair::generate().map_err(|error| Failure::internal(format!("a key: {error}")))?;
-                let pem = Zeroizing::new(key.serialize_pem());
-                (key, pem)
-            }
+            None => PrivateKey::generate()?,
         };
-        self.keep(None, &pem).await?;
+        self.keep(None, &key).await?;
         let order = self.place(session).await?;
         self.placed.fetch_add(1, Relaxed);
-        self.keep(Some(order.url().to_owned()), &pem).await?;
-        Ok(Progress { order, key, pem })
+        self.keep(Some(order.url().to_owned()), &key).await?;
+        Ok(Progress { order, key })
     }
 
     /// The kept order if it is one for this request.
-    async fn kept(&self) -> Result<Option<(OrderHead, KeyPair, Zeroizing<String>)>, Failure> {
+    async fn kept(&self) -> Result<Option<(OrderHead, PrivateKey)>, Failure> {
         let id = self.request.name.as_str();
         let Some(record) = self.archive.read::<OrderHead>(Shelf::Orders, id).await? else { return Ok(None) };
         let head = record.head;
@@ -126,8 +121,8 @@ impl Attempt {
         if head != wanted || age.unwrap_or_default() > ORDER_AGE_MAX {
             return Ok(None);
         }
-        match KeyPair::from_pem(&record.pem) {
-            Ok(key) => Ok(Some((head, key, record.pem))),
+        match PrivateKey::of_pem(&record.pem) {
+            Ok(key) => Ok(Some((head, key))),
             Err(error) => {
                 self.archive.set_aside(Shelf::Orders, id, format!("its key: {error}")).await?;
                 Ok(None)
@@ -146,8 +141,8 @@ impl Attempt {
         }
     }
 
-    async fn keep(&self, url: Option<String>, pem: &Zeroizing<String>) -> Result<(), Failure> {
-        self.archive.write(Shelf::Orders, self.request.name.as_str(), self.head(url), pem.clone()).await
+    async fn keep(&self, url: Option<String>, key: &PrivateKey) -> Result<(), Failure> {
+        self.archive.write(Shelf::Orders, self.request.name.as_str(), self.head(url), key.to_pem()).await
     }
 
     async fn drop_order(&self) -> Result<(), Failure> {
@@ -188,7 +183,7 @@ impl Attempt {
     }
 
     async fn complete(&self, session: &Session, progress: &mut Progress) -> Result<Pair, Failure> {
-        let Progress { order, key, pem } = progress;
+        let Progress { order, key } = progress;
         if order.state().status == OrderStatus::Pending {
             let mut open = OpenChallenges::new(self.store.clone());
             self.answer(session, order, &mut open).await?;
@@ -208,7 +203,7 @@ impl Attempt {
         }
         let chain = steady!(&session.transport, "the download of the certificate", order.certificate())?
             .ok_or_else(|| Failure::authority("a valid order has no certificate"))?;
-        self.judge(chain, pem)
+        self.judge(chain, key)
     }
 
     /// Lays down the answer to every open challenge and tells the authority.
@@ -292,19 +287,20 @@ impl Attempt {
         Failure::Validation(plain(&reasons.join("; ")))
     }
 
-    fn signing_request(&self, key: &KeyPair) -> Result<Vec<u8>, Failure> {
+    fn signing_request(&self, key: &PrivateKey) -> Result<Vec<u8>, Failure> {
         let broken = |error: rcgen::Error| Failure::internal(format!("the signing request: {error}"));
         let mut params = CertificateParams::new(self.request.dns_names.clone()).map_err(broken)?;
         params.distinguished_name = DistinguishedName::new();
-        Ok(params.serialize_request(key).map_err(broken)?.der().to_vec())
+        let key = key.pair().map_err(broken)?;
+        Ok(params.serialize_request(&*key).map_err(broken)?.der().to_vec())
     }
 
     /// Whether what came is what was ordered.
-    fn judge(&self, chain: String, key: &Zeroizing<String>) -> Result<Pair, Failure> {
+    fn judge(&self, chain: String, key: &PrivateKey) -> Result<Pair, Failure> {
         if chain.len() > MAX_CHAIN {
             return Err(Failure::Misissued(format!("its chain is larger than {MAX_CHAIN} bytes")));
         }
-        let pair = Pair::read(SecretBytes::new(chain.into_bytes()), SecretBytes::new(key.as_bytes().to_vec()))
+        let pair = Pair::read(SecretBytes::new(chain.into_bytes()), SecretBytes::new(key.to_pem().as_bytes().to_vec()))
             .map_err(|reason| Failure::Misissued(plain(&reason)))?;
         // More names than were ordered are the authority's business.
         if let Some(name) = self.request.dns_names.iter().find(|name| !pair.dns_names.contains(name)) {

@@ -205,7 +205,7 @@ impl Owner {
 
     fn serves(&self, name: &SecretName, pair: &Pair) -> bool {
         self.store.get(name).and_then(|slot| slot.current()).is_some_and(|secret| match &secret.content {
-            Content::Certificate(material) => *material.chain_pem() == pair.chain,
+            Content::Certificate(material) => material.chain().first() == Some(&pair.leaf),
             _ => false,
         })
     }

@@ -1,0 +1,149 @@
+//! What is left in memory of keys that were read, used and replaced.
+//!
+//! Alone in its binary: it reads the memory of the process, which other tests would fill. The first keys are made by
+//! another process.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod support;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use data_encoding::BASE64;
+use memchr::memchr_iter;
+use support::authority::Authority;
+use support::{DAY, Helper, ManualClock, files, issued, options, request, told};
+use tidegate_acme::{Clock, Issuer, IssuerOptions};
+use tidegate_sds::SecretStore;
+use zeroize::Zeroizing;
+
+/// The binary's: it moves what grows, where glibc often finds room behind it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const MASK: u8 = 0x15;
+const PAGE: usize = 4096;
+
+/// Bytes of a key, never in memory as they are.
+struct Needle(Vec<u8>);
+
+impl Needle {
+    fn new(bytes: &[u8]) -> Self {
+        Self(bytes.iter().map(|byte| byte ^ MASK).collect())
+    }
+
+    /// How often it stands in the writable memory of this process.
+    fn count(&self) -> usize {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let memory = File::open("/proc/self/mem").unwrap();
+        let pages = File::open("/proc/self/pagemap").unwrap();
+        // Two pages side by side, so that a border between them does not matter.
+        let mut buffer = vec![0_u8; 2 * PAGE];
+        let own = buffer.as_ptr() as usize;
+        let mut count = 0;
+        for line in maps.lines().filter(|line| line.split_whitespace().nth(1).unwrap().starts_with("rw")) {
+            let (start, end) = line.split_whitespace().next().unwrap().split_once('-').unwrap();
+            let [start, end] = [start, end].map(|text| usize::from_str_radix(text, 16).unwrap());
+            let mut entries = vec![0_u8; (end - start) / PAGE * 8];
+            let read = pages.read_at(&mut entries, (start / PAGE * 8) as u64).unwrap_or(0);
+            for (page, entry) in (start..end).step_by(PAGE).zip(entries[..read].chunks_exact(8)) {
+                // Bit 63: present; bit 62: swapped out. An allocator reserves much and touches little.
+                if entry[7] & 0xc0 == 0 {
+                    continue;
+                }
+                let length = memory.read_at(&mut buffer, page as u64).unwrap_or(0);
+                let is_own = |offset: usize| (own..own + 2 * PAGE).contains(&(page + offset));
+                let is_it = |offset: usize| {
+                    let found = buffer[..length].get(offset..offset + self.0.len());
+                    found.is_some_and(|found| found.iter().zip(&self.0).all(|(byte, masked)| byte ^ MASK == *masked))
+                };
+                let begins = memchr_iter(self.0[0] ^ MASK, &buffer[..length.min(PAGE)]);
+                count += begins.filter(|offset| !is_own(*offset) && is_it(*offset)).count();
+                buffer.fill(0);
+            }
+        }
+        count
+    }
+}
+
+/// Parts of the private number in the one key of a state file: of its base64, and of its DER.
+fn needles(path: &Path) -> [Needle; 2] {
+    let file = File::open(path).unwrap();
+    let mut text = Zeroizing::new(vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()]);
+    file.read_exact_at(&mut text, 0).unwrap();
+    let lines: Vec<_> = memchr_iter(b'\n', &text).collect();
+    // JSON, the header of PEM, and then 64 symbols of base64.
+    let symbols = &text[lines[1] + 1..lines[2]];
+    let mut der = Zeroizing::new(vec![0; 48]);
+    BASE64.decode_mut(symbols, &mut der).unwrap();
+    [Needle::new(&symbols[51..64]), Needle::new(&der[38..48])]
+}
+
+fn only(state: &Path, shelf: &str) -> PathBuf {
+    fs::read_dir(state.join(shelf)).unwrap().next().unwrap().unwrap().path()
+}
+
+const HELPER: &str = "TIDEGATE_ACME_WIPED_HELPER";
+
+/// Not a test but the process of the next one: makes an account and a certificate.
+#[tokio::test]
+async fn a_process_that_orders_until_it_is_killed() {
+    let Ok(told) = std::env::var(HELPER) else { return };
+    let [directory, roots, state] = told.split('|').collect::<Vec<_>>().try_into().unwrap();
+    Helper::end_with_parent();
+    let issuer = Issuer::start(Arc::default(), PathBuf::from(state), IssuerOptions::default());
+    issuer.set_requests(vec![request("shop", "a.example.com", directory, Path::new(roots))]).await;
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn keys_that_were_read_used_and_replaced_leave_no_copy() {
+    if std::env::var_os(HELPER).is_some() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("acme");
+    let authority = Authority::start(None).await;
+    let told_helper = format!("{}|{}|{}", authority.url, authority.roots.display(), state.display());
+    let helper = Helper::start("a_process_that_orders_until_it_is_killed", HELPER, &told_helper);
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    let kept = || {
+        fs::read_dir(state.join("certificates")).is_ok_and(|mut files| {
+            files.any(|file| file.unwrap().path().extension().is_some_and(|extension| extension == "pem"))
+        })
+    };
+    while !kept() {
+        assert!(std::time::Instant::now() < deadline, "no certificate");
+        tokio::task::yield_now().await;
+    }
+    helper.kill();
+    let account = needles(&only(&state, "accounts"));
+    let first = needles(&only(&state, "certificates"));
+    let count = |[pem, der]: &[Needle; 2]| (pem.count(), der.count());
+    assert_eq!((count(&account), count(&first)), ((0, 0), (0, 0)), "before");
+
+    let store = Arc::new(SecretStore::default());
+    let clock = ManualClock::at(SystemTime::now());
+    let issuer = Issuer::start(store.clone(), state.clone(), options(&clock));
+    issuer.set_requests(vec![request("shop", "a.example.com", &authority.url, &authority.roots)]).await;
+    assert_eq!(count(&first).0, 1, "what the store has of the kept certificate");
+    let due = issuer.statuses()[0].next_attempt.unwrap();
+    authority.issue_at(SystemTime::now(), DAY * 200);
+    clock.set(due);
+    issued(&issuer, "shop").await;
+    let second = needles(&only(&state, "certificates"));
+    assert_eq!(count(&account).0, 0, "an account's key after an order");
+    assert_eq!((count(&first), count(&second).0), ((0, 0), 1), "after the renewal");
+    issuer.set_requests(Vec::new()).await;
+    told(&issuer, "nothing", |report| report.statuses.is_empty()).await;
+    issuer.shutdown().await;
+    store.release(|_| false);
+    drop(store);
+    assert_eq!((count(&account), count(&first), count(&second)), ((0, 0), (0, 0), (0, 0)), "in the end");
+    assert!(!files(&state).is_empty() && clock.now() == due);
+}
