@@ -3,15 +3,14 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
-use crate::common::{Run, run, tidegate};
+use crate::common::{Run, free_port, run, tidegate};
 
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -67,20 +66,6 @@ fn gateway(port: u16, servers: &[(&str, &str)]) -> String {
         );
     }
     text
-}
-
-/// A port below those that outgoing connections take theirs from.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + u16::try_from(std::process::id() % 18_000).unwrap();
-    loop {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 4_000;
-        // Istio's own ports are what programs take by default.
-        let is_free = |ip| TcpListener::bind((ip, port)).is_ok();
-        if !(15_000..15_100).contains(&port) && is_free("127.0.0.1") && is_free("0.0.0.0") {
-            return port;
-        }
-    }
 }
 
 /// A running gateway; killed when dropped.

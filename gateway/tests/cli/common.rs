@@ -2,8 +2,10 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// What a run left behind.
 #[derive(Debug)]
@@ -44,6 +46,21 @@ pub(crate) fn run_with<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>, 
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A port below those that outgoing connections take theirs from. Given once: gateways share ports, so that of two on one
+/// port each would get requests of the other.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + u16::try_from(std::process::id() % 18_000).unwrap();
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 4_000;
+        // Istio's own ports are what programs take by default.
+        let is_free = |ip| TcpListener::bind((ip, port)).is_ok();
+        if !(15_000..15_100).contains(&port) && is_free("127.0.0.1") && is_free("0.0.0.0") {
+            return port;
+        }
     }
 }
 
