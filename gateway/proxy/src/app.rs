@@ -24,6 +24,9 @@ use crate::upstream::TlsConnector;
 const MAX_ATTEMPTS: usize = 8;
 /// How much later than its deadline an HTTP/2 request that could not be answered is reset.
 const RESET_GRACE: Duration = Duration::from_millis(100);
+/// Idle HTTP/2 connections with TLS that one worker keeps at most. They cost more than those of HTTP/1 (some 50 KiB), one
+/// serves many requests, and where the Host is the server name clients choose how many there are.
+const MAX_IDLE_HTTP2: usize = 1024;
 /// Flow control over all streams of a connection: Envoy's advice for edges.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Flow control of one stream, and so what one slow backend may leave in memory.
@@ -50,7 +53,7 @@ impl HttpApp {
         // CONNECT is refused by us, so that it is logged and counted.
         options.allow_connect_method_proxying = true;
         options.h2_idle_timeout = Some(shared.limits.idle_timeout);
-        let connector = TlsConnector::new(shared.limits.max_idle_upstream, peer::IDLE);
+        let connector = TlsConnector::new(shared.limits.max_idle_upstream.min(MAX_IDLE_HTTP2), peer::IDLE);
         let mut proxy = http_proxy::with_connector(&Arc::new(conf), HttpService::new(shared.clone()), connector);
         proxy.server_options = Some(options.clone());
         Self { proxy: Arc::new(proxy), shared, options }

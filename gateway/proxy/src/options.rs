@@ -73,7 +73,7 @@ pub struct Limits {
     /// byte on while half of [`Self::max_handshakes`] or more are under way: who says one byte and then nothing must not
     /// keep others out for long.
     pub busy_hello_timeout: Duration,
-    /// Idle connections to backends that one worker keeps.
+    /// Idle connections to backends that one worker keeps; of HTTP/2 with TLS 1,024 at most.
     pub max_idle_upstream: usize,
 }
 

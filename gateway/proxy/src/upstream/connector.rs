@@ -157,7 +157,7 @@ impl TlsConnector {
         // for ever (h2 0.4.20).
         tokio::task::yield_now().await;
         let stream = connection.spawn_stream().await?.or_err(ErrorType::H2Error, "the backend goes away at once")?;
-        let lease = Http2Pool::insert(&self.pool, target.key, connection);
+        let lease = self.pool.insert(target.key, connection);
         Ok(Connection::Session(Http2Session::new(stream, lease)))
     }
 }

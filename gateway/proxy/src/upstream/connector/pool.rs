@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,13 +11,17 @@ use tokio::time::{Instant, sleep_until};
 
 use super::PoolKey;
 
+/// Turns of the past are swept out once there are more than these.
+const MIN_SWEEP: usize = 64;
+
 /// HTTP/2 connections of one worker by everything in which they differ.
 ///
-/// A connection closes when nobody holds it: when the pool has let it go and its last stream has ended.
+/// A connection closes when nobody holds it: when the pool has let it go and its last stream has ended. Those that have
+/// streams are held by these anyway and are not counted; of the others the pool holds so many, and each so long. One
+/// task looks after all of them.
 pub(super) struct Http2Pool {
     connections: Mutex<Connections>,
-    /// Held by who opens a connection for a key, while somebody waits for it or holds it.
-    turns: Mutex<AHashMap<Arc<PoolKey>, Weak<Turn>>>,
+    turns: Mutex<Turns>,
     max_idle: usize,
     idle: Duration,
 }
@@ -24,34 +29,58 @@ pub(super) struct Http2Pool {
 #[derive(Default)]
 struct Connections {
     by_key: AHashMap<Arc<PoolKey>, SmallVec<[Arc<Pooled>; 1]>>,
-    count: usize,
+    /// Connections without streams, the longest idle first.
+    idle: BTreeMap<u64, (Instant, Arc<Pooled>)>,
+    /// Number of the next that becomes idle.
+    next: u64,
+    /// There is a task that ends what was idle for too long.
+    is_swept: bool,
 }
 
 struct Pooled {
+    key: Arc<PoolKey>,
     connection: ConnectionRef,
-    last_used: Mutex<Instant>,
+    usage: Mutex<Usage>,
+}
+
+/// Changes under the pool's lock only.
+#[derive(Default)]
+struct Usage {
+    leases: usize,
+    /// Place in [`Connections::idle`].
+    idle: Option<u64>,
+    /// The pool holds the connection for further requests.
+    is_pooled: bool,
 }
 
 /// Who has this opens a connection.
 pub(super) type Turn = tokio::sync::Mutex<()>;
 
-/// Held by a stream: tells the pool when its connection was last of use.
-pub(super) struct Lease(Arc<Pooled>);
+/// Held by who opens a connection for a key, while somebody waits for it or holds it.
+#[derive(Default)]
+struct Turns {
+    by_key: AHashMap<Arc<PoolKey>, Weak<Turn>>,
+    /// How many there were after the last sweep.
+    swept: usize,
+}
+
+/// Held by a stream: a connection without leases is idle.
+pub(super) struct Lease {
+    pool: Weak<Http2Pool>,
+    pooled: Arc<Pooled>,
+}
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        *self.0.last_used.lock() = Instant::now();
+        if let Some(pool) = self.pool.upgrade() {
+            pool.give_back(&self.pooled);
+        }
     }
 }
 
 impl Pooled {
     fn is_gone(&self) -> bool {
         self.connection.is_closed() || self.connection.is_shutting_down()
-    }
-
-    fn expires_at(&self, idle: Duration) -> Instant {
-        let since = if self.connection.is_idle() { *self.last_used.lock() } else { Instant::now() };
-        since + idle
     }
 }
 
@@ -64,86 +93,127 @@ impl Http2Pool {
     /// then opens as many connections as their streams need, and not one for each.
     pub(super) fn turn(&self, key: &Arc<PoolKey>) -> Arc<Turn> {
         let mut turns = self.turns.lock();
-        if let Some(turn) = turns.get(key).and_then(Weak::upgrade) {
+        if let Some(turn) = turns.by_key.get(key).and_then(Weak::upgrade) {
             return turn;
         }
-        turns.retain(|_, turn| turn.strong_count() > 0);
+        if turns.by_key.len() >= 2 * turns.swept.max(MIN_SWEEP) {
+            turns.by_key.retain(|_, turn| turn.strong_count() > 0);
+            turns.swept = turns.by_key.len();
+        }
         let turn = Arc::<Turn>::default();
-        turns.insert(key.clone(), Arc::downgrade(&turn));
+        turns.by_key.insert(key.clone(), Arc::downgrade(&turn));
         turn
     }
 
     /// A stream on a connection that has room; none if a new connection is needed.
-    pub(super) async fn checkout(&self, key: &Arc<PoolKey>) -> Option<(Http2Session, Lease)> {
-        let candidates: SmallVec<[Arc<Pooled>; 1]> = {
+    pub(super) async fn checkout(self: &Arc<Self>, key: &Arc<PoolKey>) -> Option<(Http2Session, Lease)> {
+        let mut candidates: SmallVec<[Arc<Pooled>; 1]> = {
             let mut connections = self.connections.lock();
-            connections.retain(key, |pooled| !pooled.is_gone());
-            let all = connections.by_key.get(key)?;
-            all.iter().filter(|pooled| pooled.connection.more_streams_allowed()).cloned().collect()
+            let all = connections.by_key.get(key)?.clone();
+            all.iter().filter(|pooled| pooled.is_gone()).for_each(|pooled| connections.remove(pooled));
+            all
         };
+        candidates.retain(|pooled| !pooled.is_gone() && pooled.connection.more_streams_allowed());
         for pooled in candidates {
+            // Before the stream, so that nobody takes the connection for idle.
+            let lease = self.connections.lock().lease(&pooled, self);
             // None and errors mean that the connection is full or goes away; the next may do.
-            if let Ok(Some(stream)) = pooled.connection.spawn_stream().await {
-                return Some((stream, Lease(pooled)));
+            if let Ok(Some(stream)) = lease.pooled.connection.spawn_stream().await {
+                return Some((stream, lease));
             }
         }
         None
     }
 
-    /// Keeps a connection for later requests, if there is room for one.
-    pub(super) fn insert(this: &Arc<Self>, key: Arc<PoolKey>, connection: ConnectionRef) -> Lease {
-        let pooled = Arc::new(Pooled { connection, last_used: Mutex::new(Instant::now()) });
-        let kept = {
-            let mut connections = this.connections.lock();
-            if connections.count >= this.max_idle {
-                connections.evict_longest_idle();
-            }
-            let kept = connections.count < this.max_idle;
-            if kept {
-                connections.by_key.entry(key.clone()).or_default().push(pooled.clone());
-                connections.count += 1;
-            }
-            kept
-        };
-        if kept {
-            tokio::spawn(watch(Arc::downgrade(this), key, Arc::downgrade(&pooled), this.idle));
+    /// Keeps a connection for later requests.
+    pub(super) fn insert(self: &Arc<Self>, key: Arc<PoolKey>, connection: ConnectionRef) -> Lease {
+        let usage = Usage { is_pooled: true, ..Usage::default() };
+        let pooled = Arc::new(Pooled { key: key.clone(), connection, usage: Mutex::new(usage) });
+        let mut connections = self.connections.lock();
+        connections.by_key.entry(key).or_default().push(pooled.clone());
+        if !std::mem::replace(&mut connections.is_swept, true) {
+            tokio::spawn(sweep(Arc::downgrade(self), self.idle));
         }
-        Lease(pooled)
+        connections.lease(&pooled, self)
+    }
+
+    fn give_back(&self, pooled: &Arc<Pooled>) {
+        let mut connections = self.connections.lock();
+        if !connections.end_lease(pooled) {
+            return;
+        }
+        if pooled.is_gone() {
+            return connections.remove(pooled);
+        }
+        connections.rest(pooled);
+        if connections.idle.len() > self.max_idle {
+            let longest = connections.idle.first_key_value().map(|(_, (_, longest))| longest.clone());
+            longest.iter().for_each(|longest| connections.remove(longest));
+        }
+    }
+
+    /// Lets go what was idle for too long. Gives when to look again; none if there is nothing left to look after.
+    fn expire(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut expired = Vec::new();
+        let mut connections = self.connections.lock();
+        while let Some((_, (since, pooled))) = connections.idle.first_key_value()
+            && *since + self.idle <= now
+        {
+            let pooled = pooled.clone();
+            connections.remove(&pooled);
+            expired.push(pooled);
+        }
+        connections.is_swept = !connections.by_key.is_empty();
+        // What becomes idle from now on has all of its time yet.
+        let first = connections.idle.first_key_value().map_or(now, |(_, (since, _))| *since);
+        connections.is_swept.then_some(first + self.idle)
     }
 }
 
 impl Connections {
-    fn retain(&mut self, key: &Arc<PoolKey>, keep: impl Fn(&Arc<Pooled>) -> bool) {
-        let Some(all) = self.by_key.get_mut(key) else { return };
-        let before = all.len();
-        all.retain(|pooled| keep(pooled));
-        self.count -= before - all.len();
-        if all.is_empty() {
-            self.by_key.remove(key);
+    fn lease(&mut self, pooled: &Arc<Pooled>, pool: &Arc<Http2Pool>) -> Lease {
+        let mut usage = pooled.usage.lock();
+        usage.leases += 1;
+        if let Some(place) = usage.idle.take() {
+            self.idle.remove(&place);
         }
+        Lease { pool: Arc::downgrade(pool), pooled: pooled.clone() }
     }
 
-    /// Makes room: the connection that has been of no use for longest goes. There may be none without streams.
-    fn evict_longest_idle(&mut self) {
-        let all = self.by_key.iter().flat_map(|(key, all)| all.iter().map(move |pooled| (key, pooled)));
-        let idle = all.filter(|(_, pooled)| pooled.is_gone() || pooled.connection.is_idle());
-        let longest = idle.min_by_key(|(_, pooled)| *pooled.last_used.lock());
-        if let Some((key, pooled)) = longest.map(|(key, pooled)| (key.clone(), pooled.clone())) {
-            self.retain(&key, |other| !Arc::ptr_eq(other, &pooled));
+    /// Whether the connection is the pool's alone now.
+    fn end_lease(&mut self, pooled: &Pooled) -> bool {
+        let mut usage = pooled.usage.lock();
+        usage.leases -= 1;
+        usage.leases == 0 && usage.is_pooled
+    }
+
+    fn rest(&mut self, pooled: &Arc<Pooled>) {
+        pooled.usage.lock().idle = Some(self.next);
+        self.idle.insert(self.next, (Instant::now(), pooled.clone()));
+        self.next += 1;
+    }
+
+    fn remove(&mut self, pooled: &Arc<Pooled>) {
+        let mut usage = pooled.usage.lock();
+        usage.is_pooled = false;
+        if let Some(place) = usage.idle.take() {
+            self.idle.remove(&place);
+        }
+        let Some(all) = self.by_key.get_mut(&pooled.key) else { return };
+        all.retain(|other| !Arc::ptr_eq(other, pooled));
+        if all.is_empty() {
+            self.by_key.remove(&pooled.key);
         }
     }
 }
 
-/// Lets a connection go once it was idle for `idle`, or is gone.
-async fn watch(pool: Weak<Http2Pool>, key: Arc<PoolKey>, pooled: Weak<Pooled>, idle: Duration) {
+async fn sweep(pool: Weak<Http2Pool>, idle: Duration) {
+    let mut next = Instant::now() + idle;
     loop {
-        let Some(at) = pooled.upgrade().map(|pooled| pooled.expires_at(idle)) else { return };
-        sleep_until(at).await;
-        let (Some(pool), Some(pooled)) = (pool.upgrade(), pooled.upgrade()) else { return };
-        if pooled.is_gone() || pooled.expires_at(idle) <= Instant::now() {
-            pool.connections.lock().retain(&key, |other| !Arc::ptr_eq(other, &pooled));
-            return;
-        }
+        sleep_until(next).await;
+        let Some(again) = pool.upgrade().and_then(|pool| pool.expire()) else { return };
+        next = again;
     }
 }
 
@@ -177,13 +247,19 @@ mod tests {
         });
         let mut settings = H2HandshakeSettings::new();
         settings.max_streams = 2;
-        (handshake(Box::new(near), settings).await.unwrap(), server)
+        let connection = handshake(Box::new(near), settings).await.unwrap();
+        // As the connector does: h2 never ends a connection that lost its streams before its task began.
+        tokio::task::yield_now().await;
+        (connection, server)
     }
 
-    fn count(pool: &Http2Pool) -> usize {
+    /// All connections, and the idle ones among them.
+    fn counts(pool: &Http2Pool) -> (usize, usize) {
         let connections = pool.connections.lock();
-        assert_eq!(connections.count, connections.by_key.values().map(SmallVec::len).sum::<usize>());
-        connections.count
+        let all = || connections.by_key.values().flatten();
+        assert!(all().all(|pooled| pooled.usage.lock().is_pooled));
+        assert_eq!(all().filter(|pooled| pooled.usage.lock().idle.is_some()).count(), connections.idle.len());
+        (all().count(), connections.idle.len())
     }
 
     #[tokio::test(start_paused = true)]
@@ -191,20 +267,21 @@ mod tests {
         let pool = Arc::new(Http2Pool::new(10, IDLE));
         let (connection, server) = connect().await;
         let first = connection.spawn_stream().await.unwrap().unwrap();
-        let lease = Http2Pool::insert(&pool, key(1), connection);
+        let lease = pool.insert(key(1), connection);
         assert!(pool.checkout(&key(2)).await.is_none(), "other trust");
         let second = pool.checkout(&key(1)).await.unwrap();
         assert!(pool.checkout(&key(1)).await.is_none(), "full");
         tokio::time::sleep(3 * IDLE).await;
-        assert_eq!(count(&pool), 1, "in use");
+        assert_eq!(counts(&pool), (1, 0), "in use");
         drop((first, lease));
         drop(second);
         tokio::time::sleep(IDLE - Duration::from_secs(1)).await;
         drop(pool.checkout(&key(1)).await.unwrap());
         tokio::time::sleep(IDLE - Duration::from_secs(1)).await;
-        assert_eq!(count(&pool), 1, "used a while ago");
+        assert_eq!(counts(&pool), (1, 1), "used a while ago");
         server.await.unwrap();
-        assert_eq!(count(&pool), 0);
+        assert_eq!(counts(&pool), (0, 0));
+        assert!(!pool.connections.lock().is_swept, "nothing is left to look after");
     }
 
     #[tokio::test(start_paused = true)]
@@ -214,24 +291,62 @@ mod tests {
         for trust in 0..3 {
             let (connection, server) = connect().await;
             drop(connection.spawn_stream().await.unwrap());
-            drop(Http2Pool::insert(&pool, key(trust), connection));
+            drop(pool.insert(key(trust), connection));
             servers.push(server);
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        assert_eq!(count(&pool), 2);
+        assert_eq!(counts(&pool), (2, 2));
         assert!(pool.checkout(&key(0)).await.is_none());
         servers.remove(0).await.unwrap();
         let held = (pool.checkout(&key(1)).await.unwrap(), pool.checkout(&key(2)).await.unwrap());
-        // All are in use: one more is not kept, and serves who opened it.
+        // All are in use, and one more is there for as long as it is, too.
         let (connection, server) = connect().await;
         let stream = connection.spawn_stream().await.unwrap().unwrap();
-        let lease = Http2Pool::insert(&pool, key(3), connection);
-        assert_eq!(count(&pool), 2);
-        assert!(pool.checkout(&key(3)).await.is_none());
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let lease = pool.insert(key(3), connection);
+        assert_eq!(counts(&pool), (3, 0));
         drop((stream, lease));
+        assert_eq!(counts(&pool), (3, 1));
+        drop(held.1);
+        drop(held.0);
+        assert_eq!(counts(&pool), (2, 2), "the first that became idle went");
+        assert!(pool.checkout(&key(3)).await.is_none());
         server.await.unwrap();
-        drop(held);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_connections_that_were_evicted_leave_no_tasks() {
+        let pool = Arc::new(Http2Pool::new(3, IDLE));
+        let mut servers = Vec::new();
+        for trust in 0..1000 {
+            let (connection, server) = connect().await;
+            drop(connection.spawn_stream().await.unwrap());
+            drop(pool.insert(key(trust), connection));
+            servers.push(server);
+            assert!(counts(&pool).0 <= 3);
+        }
+        for server in servers.drain(..997) {
+            server.await.unwrap();
+        }
+        // Three servers, the three tasks of their clients, and the one that looks after them.
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 7);
+        tokio::time::sleep(IDLE + Duration::from_secs(1)).await;
+        assert_eq!(counts(&pool), (0, 0));
+        assert!(!pool.connections.lock().is_swept);
+        // And it begins anew when there is something to look after.
+        let (connection, server) = connect().await;
+        drop(pool.insert(key(1), connection));
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn turns_of_the_past_are_forgotten() {
+        let pool = Http2Pool::new(1, IDLE);
+        let held = pool.turn(&key(0));
+        for trust in 1..10_000 {
+            drop(pool.turn(&key(trust)));
+            assert!(pool.turns.lock().by_key.len() <= 2 * MIN_SWEEP);
+        }
+        assert!(Arc::ptr_eq(&held, &pool.turn(&key(0))));
     }
 
     #[tokio::test]
@@ -239,12 +354,12 @@ mod tests {
         let pool = Arc::new(Http2Pool::new(2, IDLE));
         let (connection, server) = connect().await;
         let stream = connection.spawn_stream().await.unwrap().unwrap();
-        let lease = Http2Pool::insert(&pool, key(1), connection);
+        let lease = pool.insert(key(1), connection);
         drop((stream, lease));
         server.abort();
         while pool.checkout(&key(1)).await.is_some() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(count(&pool), 0);
+        assert_eq!(counts(&pool), (0, 0));
     }
 }
