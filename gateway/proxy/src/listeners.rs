@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidegate_core::{Code, Diagnostic, Origin};
-use tidegate_snapshot::{Listener, Snapshot};
+use tidegate_snapshot::{Listener, ListenerProtocol, Snapshot};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +89,14 @@ impl Listeners {
                 }
             };
             diagnostics.extend(failure.map(|error| bind_diagnostic(listener, &error)));
+            if let Some(entry) = entries.get(listener.name.as_str()) {
+                if listener.protocol == ListenerProtocol::Tls {
+                    entry.state.metrics.show_tls();
+                }
+                if snapshot.mesh().proxy_protocol {
+                    entry.state.metrics.show_proxy_headers();
+                }
+            }
         }
         diagnostics
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use socket2::{SockRef, TcpKeepalive};
-use tidegate_snapshot::{ClusterRef, TcpProxy};
+use tidegate_snapshot::{ClusterRef, ListenerProtocol, TcpProxy};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
@@ -97,6 +97,7 @@ struct Session<'a> {
     reported: (u64, u64),
     flags: ResponseFlags,
     transport_failure: Option<Cow<'static, str>>,
+    details: Option<&'static str>,
     termination_details: Option<&'static str>,
     /// The connection ended by itself, or was not let begin.
     is_over: bool,
@@ -122,6 +123,7 @@ impl<'a> Session<'a> {
             reported: (0, 0),
             flags: ResponseFlags::NONE,
             transport_failure: None,
+            details: None,
             termination_details: None,
             is_over: false,
             attempts: 0,
@@ -131,6 +133,10 @@ impl<'a> Session<'a> {
     /// A connection to a host of the cluster that the weights choose. None if there is none; the flags say why.
     async fn connect(&mut self, filter: &TcpProxy) -> Option<Box<dyn Upstream>> {
         let Some(destination) = filter.choose(fastrand::u64(..)) else {
+            // Here as in what explains it: a server without TLS that no rule made.
+            if filter.source.is_none() && self.connection.tls.is_none() && self.is_on_tls_listener() {
+                self.details = Some("server_not_served");
+            }
             return self.refuse(ResponseFlags::NO_ROUTE_FOUND);
         };
         self.cluster_name = Some(destination.cluster.name().clone());
@@ -199,6 +205,11 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn is_on_tls_listener(&self) -> bool {
+        let listener = self.published.listener(&self.connection.listener.name);
+        listener.is_some_and(|listener| listener.protocol == ListenerProtocol::Tls)
+    }
+
     fn refuse<T>(&mut self, flags: ResponseFlags) -> Option<T> {
         self.flags |= flags;
         self.is_over = true;
@@ -250,6 +261,7 @@ impl Drop for Session<'_> {
         let mut facts = RequestFacts::new(self.start, "", "", &headers);
         facts.scheme = "";
         facts.flags = self.flags;
+        facts.response_code_details = self.details;
         facts.connection_termination_details = self.termination_details;
         facts.upstream_transport_failure_reason = self.transport_failure.as_deref();
         (facts.bytes_received, facts.bytes_sent) = self.reported;

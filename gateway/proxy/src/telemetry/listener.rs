@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::proxy_protocol::ProxyHeaderFailure;
 use crate::tls::{HandshakeFailure, Version};
@@ -8,6 +8,10 @@ use crate::tls::{HandshakeFailure, Version};
 #[derive(Debug)]
 pub(crate) struct ListenerMetrics {
     pub(super) name: Arc<str>,
+    /// The listener has been one of TLS: its counters of TLS are shown.
+    is_tls: AtomicBool,
+    /// The listener has asked for PROXY headers: what failed of them is shown.
+    wants_proxy_header: AtomicBool,
     cx_active: AtomicU64,
     cx_total: AtomicU64,
     cx_overflow: AtomicU64,
@@ -51,6 +55,8 @@ impl ListenerMetrics {
     pub(super) fn new(name: Arc<str>) -> Self {
         Self {
             name,
+            is_tls: AtomicBool::default(),
+            wants_proxy_header: AtomicBool::default(),
             cx_active: AtomicU64::default(),
             cx_total: AtomicU64::default(),
             cx_overflow: AtomicU64::default(),
@@ -60,6 +66,25 @@ impl ListenerMetrics {
             handshake_failures: Default::default(),
             proxy_header_failures: Default::default(),
         }
+    }
+
+    /// From now on the listener terminates or routes TLS.
+    pub(crate) fn show_tls(&self) {
+        self.is_tls.store(true, Relaxed);
+    }
+
+    /// From now on the listener asks for PROXY headers.
+    pub(crate) fn show_proxy_headers(&self) {
+        self.wants_proxy_header.store(true, Relaxed);
+    }
+
+    /// A listener without TLS has something to show, too, if it turned PROXY headers away for being too many.
+    pub(super) fn is_tls(&self) -> bool {
+        self.is_tls.load(Relaxed) || self.handshake_failures.iter().any(|count| count.load(Relaxed) > 0)
+    }
+
+    pub(super) fn wants_proxy_header(&self) -> bool {
+        self.wants_proxy_header.load(Relaxed)
     }
 
     /// Counts an accepted connection, as open until the guard is dropped.

@@ -160,6 +160,20 @@ impl Metrics {
                 sample(out, name, &format!("{address},{class}"), count);
             }
         }
+        Self::write_handshakes(&listeners, out);
+        let name = "tidegate_listener_parse_errors_total";
+        family(out, name, Counter, "Bytes of clients that were refused before there was a request.");
+        for (address, listener) in &listeners {
+            for error in ParseError::ALL {
+                let reason = labels(&[("reason", error.as_str())]);
+                sample(out, name, &format!("{address},{reason}"), listener.parse_errors(error));
+            }
+        }
+    }
+
+    /// Of listeners that have some: others would be dozens of zeros each. `all` come with their labels.
+    fn write_handshakes(all: &[(String, &Arc<ListenerMetrics>)], out: &mut dyn Write) {
+        let listeners: Vec<_> = all.iter().filter(|(_, listener)| listener.is_tls()).cloned().collect();
         let name = "tidegate_tls_handshakes_total";
         family(out, name, Counter, "TLS handshakes with clients, by version and whether a session was resumed.");
         for (address, listener) in &listeners {
@@ -181,18 +195,10 @@ impl Metrics {
         write_ssl(&listeners, out);
         let name = "tidegate_proxy_protocol_failures_total";
         family(out, name, Counter, "Connections that were closed because they did not begin with a PROXY header.");
-        for (address, listener) in &listeners {
+        for (address, listener) in all.iter().filter(|(_, listener)| listener.wants_proxy_header()) {
             for failure in ProxyHeaderFailure::ALL {
                 let reason = labels(&[("reason", failure.as_str())]);
                 sample(out, name, &format!("{address},{reason}"), listener.proxy_header_failures(failure));
-            }
-        }
-        let name = "tidegate_listener_parse_errors_total";
-        family(out, name, Counter, "Bytes of clients that were refused before there was a request.");
-        for (address, listener) in &listeners {
-            for error in ParseError::ALL {
-                let reason = labels(&[("reason", error.as_str())]);
-                sample(out, name, &format!("{address},{reason}"), listener.parse_errors(error));
             }
         }
     }
@@ -552,6 +558,25 @@ mod tests {
         assert!(value("envoy_server_memory_allocated") > 1e6);
         metrics.config_unchanged();
         assert!(scrape(&metrics).contains("\ntidegate_config_last_reload_successful 1\n"));
+    }
+
+    #[test]
+    fn listeners_have_the_series_that_they_can_have() {
+        let metrics = metrics();
+        let listener = metrics.listener("0.0.0.0_80");
+        let shows = |name: &str| scrape(&metrics).contains(&format!("\n{name}{{listener_address=\"0.0.0.0_80\""));
+        let tls =
+            ["tidegate_tls_handshakes_total", "tidegate_tls_handshake_failures_total", "envoy_listener_ssl_handshake"];
+        let proxy = "tidegate_proxy_protocol_failures_total";
+        assert!(!tls.iter().any(|name| shows(name)) && !shows(proxy));
+        listener.show_proxy_headers();
+        assert!(!tls.iter().any(|name| shows(name)) && shows(proxy));
+        listener.handshake_failed(HandshakeFailure::Overflow);
+        assert!(tls.iter().all(|name| shows(name)), "turned away");
+        let other = metrics.listener("0.0.0.0_443");
+        other.show_tls();
+        let shown = "\ntidegate_tls_handshakes_total{listener_address=\"0.0.0.0_443\"";
+        assert!(scrape(&metrics).contains(shown));
     }
 
     #[tokio::test]

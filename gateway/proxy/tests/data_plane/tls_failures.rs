@@ -89,6 +89,18 @@ async fn a_failed_handshake_is_logged_with_its_reason_in_envoys_words() {
 }
 
 #[tokio::test]
+async fn connections_of_a_server_that_is_not_served_say_so() {
+    let mut config = Config::new();
+    let log = Log::of(&mut config.mesh);
+    let mut chain = FilterChain::new("closed".into(), NetworkFilter::Tcp(TcpProxy::new(String::new(), vec![], None)));
+    chain.server_names = vec![Host::new_unchecked("a.com")];
+    let edge = Edge::start(config.snapshot_with(ListenerProtocol::Tls, vec![chain])).await;
+    let client = crate::certificates::client_config(&Authority::new("servers"), None);
+    assert!(connect(edge.address(), "a.com", client).await.is_err());
+    assert_eq!(log.lines(&edge).await, ["a.com 0 NR server_not_served - -"]);
+}
+
+#[tokio::test]
 async fn without_the_listeners_log_only_connections_of_tcp_are_logged() {
     let mut config = Config::new();
     let log = Log::of(&mut config.mesh);
