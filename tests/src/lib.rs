@@ -10,6 +10,7 @@ pub mod folder;
 pub mod frames;
 pub mod load;
 pub mod machine;
+pub mod memory;
 pub mod pebble;
 pub mod peers;
 pub mod pki;
