@@ -40,7 +40,7 @@ pub use mesh::{
     AccessLog, AccessLogEncoding, AccessLogFormat, ClientCertDetails, ForwardClientCert, MeshSettings, ServerHeader,
 };
 pub use path::{BadPath, PathNormalization, normalize};
-pub use request::{RequestView, host_without_port};
+pub use request::{Headers, RequestView, host_without_port};
 pub use rewrite::{PathRewrite, Redirect, RedirectPath, RedirectPort, RegexRewrite};
 pub use route::{
     ClusterRef, DirectResponse, Forward, HeaderOperations, HeaderValueTemplate, Route, RouteAction, Source,

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::{Serialize, Serializer};
 
-use crate::RequestView;
+use crate::{Headers, RequestView};
 
 /// Longest regular expression in bytes (Istio's validation).
 const MAX_PATTERN: usize = 1024;
@@ -237,7 +237,7 @@ fn display<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S:
 }
 
 impl HeaderMatch {
-    pub fn is_match(&self, headers: &HeaderMap) -> bool {
+    pub fn is_match(&self, headers: &dyn Headers) -> bool {
         let value = joined(headers, &self.name);
         match (&self.value, self.invert) {
             (StringMatch::Present, false) => value.is_some(),
@@ -249,16 +249,17 @@ impl HeaderMatch {
 }
 
 /// All values of a header joined by commas, as Envoy compares them.
-fn joined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?.as_bytes();
-    let mut all = Cow::Borrowed(first);
-    for value in values {
-        let all = all.to_mut();
-        all.push(b',');
-        all.extend_from_slice(value.as_bytes());
-    }
-    Some(all)
+fn joined<'a>(headers: &'a dyn Headers, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut joined: Option<Cow<'a, [u8]>> = None;
+    headers.values(name, &mut |value| match &mut joined {
+        None => joined = Some(Cow::Borrowed(value)),
+        Some(all) => {
+            let all = all.to_mut();
+            all.push(b',');
+            all.extend_from_slice(value);
+        }
+    });
+    joined
 }
 
 /// What a route asks of one query parameter; the first of that name is compared, as it stands in the URL.
@@ -389,6 +390,8 @@ impl fmt::Display for Mismatch<'_> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {

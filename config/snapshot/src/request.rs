@@ -1,4 +1,27 @@
-use http::HeaderMap;
+use std::fmt;
+
+use http::{HeaderMap, HeaderName};
+
+/// The headers of a message, however the data plane keeps them.
+pub trait Headers: fmt::Debug {
+    /// Calls `each` with every value of `name`, in the order in which they were sent.
+    fn values<'a>(&'a self, name: &HeaderName, each: &mut dyn FnMut(&'a [u8]));
+
+    /// The first value of `name`.
+    fn first<'a>(&'a self, name: &HeaderName) -> Option<&'a [u8]> {
+        let mut first = None;
+        self.values(name, &mut |value| {
+            first.get_or_insert(value);
+        });
+        first
+    }
+}
+
+impl Headers for HeaderMap {
+    fn values<'a>(&'a self, name: &HeaderName, each: &mut dyn FnMut(&'a [u8])) {
+        self.get_all(name).iter().for_each(|value| each(value.as_bytes()));
+    }
+}
 
 /// What selection sees of a request. All of it is canonical already: the path is normalized, the host folded.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +35,7 @@ pub struct RequestView<'a> {
     pub path: &'a str,
     /// What stands after `?`, none if there was no `?`.
     pub query: Option<&'a str>,
-    pub headers: &'a HeaderMap,
+    pub headers: &'a dyn Headers,
 }
 
 /// The part of an authority that selects a virtual host: without port; an IPv6 address keeps its brackets.
