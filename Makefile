@@ -10,7 +10,7 @@ COMPARE_ARGS ?=
 
 REL_ARGS ?= list
 
-.PHONY: demo test acme soak bench compare rel lint fmt peers help
+.PHONY: demo test acme soak bench compare rel h2spec lint fmt peers help
 
 help:
 	@echo 'make demo    build, and run a Bookinfo-like application behind the gateway'
@@ -20,6 +20,7 @@ help:
 	@echo 'make bench   scale and cost figures of a release build, as tables'
 	@echo 'make compare  side by side with Envoy, HAProxy and nginx; tables in target/compare (about 20 minutes)'
 	@echo 'make rel     one fault, one line of JSON: make rel REL_ARGS="reload --quick"; REL_ARGS=list names them'
+	@echo 'make h2spec  conformance of HTTP/2 over plaintext and TLS (needs Go to install h2spec)'
 	@echo 'make lint    rustfmt, clippy, and cargo-deny if it is installed'
 
 # The `quick` profile is the release code without the long link.
@@ -60,9 +61,19 @@ compare:
 	$(BUILD) --release -p tidegate
 	TIDEGATE_BIN=$(CURDIR)/target/release/tidegate $(CARGO) bench --locked -p tidegate-tests --bench compare -- $(COMPARE_ARGS)
 
+# REL_BINARY=target/release/tidegate runs a binary that is there; without it one is built.
+REL_BINARY ?=
+REL = $(CARGO) run --locked -q -p tidegate-tests --bin rel --
+
 rel: peers
-	$(BUILD) --profile quick -p tidegate
-	TIDEGATE_BIN=$(CURDIR)/target/quick/tidegate $(CARGO) run --locked -q -p tidegate-tests --bin rel -- $(REL_ARGS)
+	@sh tests/setup.sh rel
+	@if [ -z "$(REL_BINARY)" ]; then $(BUILD) --profile quick -p tidegate; fi
+	$(REL) --binary $(or $(REL_BINARY),target/quick/tidegate) $(REL_ARGS)
+
+h2spec:
+	@sh tests/setup.sh build rel h2spec
+	@if [ -z "$(REL_BINARY)" ]; then $(BUILD) --profile quick -p tidegate; fi
+	$(REL) --binary $(or $(REL_BINARY),target/quick/tidegate) h2spec
 
 lint:
 	$(CARGO) fmt --all -- --check

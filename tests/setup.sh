@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing for the named purposes (build, test, bench): Debian packages as root, otherwise it prints the
+# Installs what is missing for the named purposes (build, test, rel, h2spec, soak, bench, compare): Debian packages as root, otherwise it prints the
 # line that does; Python peers go to target/peers. Run again, it does nothing.
 set -eu
 
@@ -29,6 +29,11 @@ for purpose in "$@"; do
         need pebble pebble
         need_python
         ;;
+    rel)
+        need nginx-light nginx
+        need util-linux prlimit
+        ;;
+    h2spec) ;;
     soak)
         need testssl.sh testssl
         ;;
@@ -82,5 +87,33 @@ for purpose in "$@"; do
     case "$purpose" in
     test) environment "$root/target/peers" "$root/tests/peers/requirements.txt" ;;
     bench | compare) environment "$root/target/bench-peers" "$root/benches/requirements.txt" ;;
+    esac
+done
+
+# h2spec, where Go is: the version that we were asked for, else the newest that Go's module proxy hands out.
+install_h2spec() {
+    PATH=$PATH:/usr/local/go/bin
+    if [ -x "$root/target/h2spec/h2spec" ] || command -v h2spec >/dev/null 2>&1; then
+        return
+    fi
+    if ! command -v go >/dev/null 2>&1; then
+        echo "h2spec is skipped: there is no Go (https://go.dev/dl) to install it with" >&2
+        return
+    fi
+    mkdir -p "$root/target/h2spec"
+    for version in v2.6.0 v2.2.1+incompatible; do
+        if GOBIN="$root/target/h2spec" GOFLAGS= timeout 300 go install "github.com/summerwind/h2spec/cmd/h2spec@$version" \
+            >"$root/target/h2spec/install.log" 2>&1; then
+            echo "installed h2spec $version" >&2
+            return
+        fi
+        echo "h2spec $version cannot be installed: $(tail -n 1 "$root/target/h2spec/install.log")" >&2
+    done
+    echo "h2spec is skipped" >&2
+}
+
+for purpose in "$@"; do
+    case "$purpose" in
+    h2spec) install_h2spec ;;
     esac
 done

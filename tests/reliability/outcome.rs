@@ -81,11 +81,40 @@ pub(crate) struct Verdict {
     /// Resident memory at the end, KiB.
     pub(crate) memory: u64,
     pub(crate) pass: bool,
+    /// Why the fault was not made at all, which is neither a pass nor a failure.
+    pub(crate) skipped: Option<String>,
     /// What else there is to tell.
     pub(crate) more: Map<String, Value>,
 }
 
 impl Verdict {
+    fn empty() -> Self {
+        Self {
+            n: 0,
+            records: Records::default(),
+            p99_idle: Duration::ZERO,
+            memory: 0,
+            pass: false,
+            skipped: None,
+            more: Map::new(),
+        }
+    }
+
+    /// Something that the fault needs is not on this machine.
+    pub(crate) fn skipped(why: impl Into<String>) -> Self {
+        Self { skipped: Some(why.into()), ..Self::empty() }
+    }
+
+    /// The rig ended in the middle: a proxy that does not start, or an answer that nobody expected.
+    pub(crate) fn broken(why: impl Into<String>) -> Self {
+        Self { more: Map::from_iter([("error".to_owned(), json!(why.into()))]), ..Self::empty() }
+    }
+
+    /// Whether the target was missed.
+    pub(crate) fn is_failure(&self) -> bool {
+        !self.pass && self.skipped.is_none()
+    }
+
     pub(crate) fn json(&self, fault: &Fault, sut: Kind) -> Value {
         let milliseconds = |time: Duration| (time.as_secs_f64() * 1e5).round() / 100.0;
         let mut line = json!({
@@ -99,9 +128,12 @@ impl Verdict {
             "p99_ms": milliseconds(self.records.p99()),
             "p99_idle_ms": milliseconds(self.p99_idle),
             "rss_kib": self.memory,
-            "pass": self.pass,
+            "pass": if self.skipped.is_some() { Value::Null } else { json!(self.pass) },
         });
         let fields = line.as_object_mut().unwrap();
+        if let Some(why) = &self.skipped {
+            fields.insert("skipped".into(), json!(why));
+        }
         fields.extend(self.more.clone());
         line
     }

@@ -8,6 +8,7 @@ pub mod client;
 pub mod echo;
 pub mod folder;
 pub mod frames;
+pub mod h2spec;
 pub mod load;
 pub mod machine;
 pub mod memory;

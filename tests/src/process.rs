@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -18,11 +18,27 @@ use crate::client::{self, Response};
 use crate::folder::ConfigFolder;
 use crate::wait::{self, PATIENCE};
 
-/// The binary under test: `TIDEGATE_BIN`, else the one that was built beside this test.
+/// The binary that [`use_binary`] chose.
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has this program run another binary than it would by itself. Only the first call counts.
+pub fn use_binary(file: PathBuf) {
+    let _ = CHOSEN.set(file);
+}
+
+/// Cargo's folder of what is built, where the harness keeps what it installs and writes.
+pub fn target() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
+}
+
+/// The binary under test: the one of [`use_binary`], else `TIDEGATE_BIN`, else the one that was built beside this test.
 ///
 /// # Panics
 /// If it is not there, with the command that builds it.
 pub fn binary() -> PathBuf {
+    if let Some(path) = CHOSEN.get() {
+        return path.clone();
+    }
     if let Some(path) = std::env::var_os("TIDEGATE_BIN") {
         return path.into();
     }
