@@ -87,6 +87,8 @@ pub(crate) struct Control<P> {
     access_log: Option<AccessLogOverride>,
     ledger: Ledger,
     serving: Option<SnapshotHash>,
+    /// Whether the last view was given up in the middle: how much of it is in place is unknown.
+    interrupted: bool,
     /// Whether the Snapshot that serves has a port; none before the first.
     listens: Option<bool>,
     generation: u64,
@@ -124,6 +126,7 @@ impl<P: Publish> Control<P> {
             access_log: read.access_log.clone(),
             ledger: Ledger::default(),
             serving: None,
+            interrupted: false,
             listens: None,
             generation: 0,
             compile_findings: Vec::new(),
@@ -169,7 +172,22 @@ impl<P: Publish> Control<P> {
     ///
     /// A view in which nothing could be seen is no reason to serve nothing: until there is something to serve the
     /// process stays unready. An empty folder is a configuration.
+    ///
+    /// A panic costs this view and not the writer: what served before serves on, and the next view is published whatever
+    /// of it seems to serve already.
     pub(crate) fn apply(&mut self, view: &View, saved: Option<&Saved>) {
+        let (serving, generation) = (self.serving, self.generation);
+        if catch_unwind(AssertUnwindSafe(|| self.take_in(view, saved))).is_ok() {
+            return;
+        }
+        (self.serving, self.generation, self.interrupted) = (serving, generation, true);
+        self.compiler = Compiler::default();
+        self.compile_findings = vec![failed_inside("taking the configuration in")];
+        // What it told before may be what it fails at.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.tell(false, Instant::now())));
+    }
+
+    fn take_in(&mut self, view: &View, saved: Option<&Saved>) {
         let started = Instant::now();
         let resolution = self.ledger.resolve(view, saved, &self.parse_options);
         let findings = findings::of_view(view);
@@ -185,7 +203,7 @@ impl<P: Publish> Control<P> {
         let before = self.generation;
         self.untidy = true;
         self.seen = Seen::new(findings, resolution);
-        if resolution.changed || !self.is_serving() {
+        if resolution.changed || self.interrupted || !self.is_serving() {
             let resolved = started.elapsed();
             let set = with_access_log(&resolution.set, self.access_log.as_ref());
             match compile_contained(&mut self.compiler, &set, &self.compile_options) {
@@ -256,7 +274,8 @@ impl<P: Publish> Control<P> {
     /// replaces the other without being a new generation.
     fn publish(&mut self, snapshot: Snapshot, moved: bool, started: Instant) {
         let hash = snapshot.hash();
-        if self.serving != Some(hash) {
+        let redo = std::mem::take(&mut self.interrupted);
+        if redo || self.serving != Some(hash) {
             self.serving = Some(hash);
             self.generation += 1;
             // Whoever sees the new Snapshot serve finds its status, without what publishing itself finds.
@@ -372,10 +391,14 @@ fn compile_contained(
     catch_unwind(AssertUnwindSafe(|| compiler.compile(set, options))).map_err(|_| {
         // What it was in the middle of is unknown.
         *compiler = Compiler::default();
-        let message = "compiling the configuration failed inside Tidegate; what served before serves on";
-        let finding = Diagnostic::error(Code::ENVIRONMENT, Origin::default(), message);
-        Box::new(finding.help("please report it; take the last change back until then"))
+        Box::new(failed_inside("compiling the configuration"))
     })
+}
+
+fn failed_inside(what: &str) -> Diagnostic {
+    let message = format!("{what} failed inside Tidegate; what served before serves on");
+    let finding = Diagnostic::error(Code::ENVIRONMENT, Origin::default(), message);
+    finding.help("please report it; take the last change back until then")
 }
 
 /// The set with the access log that the command line asks for.

@@ -13,7 +13,7 @@ use anyhow::Context;
 use rustix::process::{Resource, Rlimit};
 use tidegate_admin::{AdminServer, Backend, BindError, BoundServer, HealthServer, StatsServer};
 use tidegate_core::{Lifecycle, Phase};
-use tidegate_proxy::{Gateway, GatewayOptions, Limits, PortOffset};
+use tidegate_proxy::{DnsOptions, Gateway, GatewayOptions, Limits, PortOffset};
 use tidegate_sds_wire::{SdsServer, ServerOptions};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -122,6 +122,8 @@ pub(crate) struct RunOptions {
     pub(crate) health_address: Option<SocketAddr>,
     /// Threads that serve traffic; none: one per core.
     pub(crate) workers: Option<usize>,
+    /// Who is asked for DNS endpoints; empty: whom the system asks.
+    pub(crate) name_servers: Vec<SocketAddr>,
     /// From failing readiness to closing listeners.
     pub(crate) drain_delay: Duration,
     /// Cap on waiting for requests in flight after that.
@@ -147,6 +149,7 @@ impl RunOptions {
             stats_address: any(15020),
             health_address: any(15021),
             workers: None,
+            name_servers: Vec::new(),
             drain_delay: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(45),
             log: LogOptions::default(),
@@ -163,8 +166,8 @@ impl RunOptions {
 /// reported, and the gateway serves what it can.
 pub(crate) fn run(options: RunOptions) -> anyhow::Result<()> {
     let levels = LogLevels::install(&options.log)?;
-    // In the form of the log, and where the log goes.
-    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a thread panicked; please report it")));
+    let lifecycle = Lifecycle::default();
+    tell_panics(lifecycle.clone());
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -172,7 +175,7 @@ pub(crate) fn run(options: RunOptions) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the control runtime")?;
-    let outcome = runtime.block_on(serve(options, levels));
+    let outcome = runtime.block_on(serve(options, levels, lifecycle));
     // A blocking task that hangs in a dead file system must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
@@ -189,8 +192,19 @@ pub(crate) fn made_up_config(options: &RunOptions) -> anyhow::Result<String> {
     }
 }
 
-async fn serve(options: RunOptions, levels: LogLevels) -> anyhow::Result<()> {
-    let lifecycle = Lifecycle::default();
+/// Counts and logs every panic, in the form of the log and where the log goes.
+///
+/// Of its message only text that is in the program is told: what was formatted may hold what a client sent.
+fn tell_panics(lifecycle: Lifecycle) {
+    std::panic::set_hook(Box::new(move |panic| {
+        lifecycle.panicked();
+        let at = panic.location().map(ToString::to_string);
+        let reason = panic.payload().downcast_ref::<&'static str>();
+        tracing::error!(at, reason, "a thread panicked, and lost what it was at; please report it");
+    }));
+}
+
+async fn serve(options: RunOptions, levels: LogLevels, lifecycle: Lifecycle) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     // From here on a signal ends the process in order.
     let signals = Signals::catch().context("catching signals")?;
@@ -307,6 +321,7 @@ fn gateway_options(options: &RunOptions) -> GatewayOptions {
         limits,
         port_offset: options.port_offset.map_or(PortOffset::Auto, PortOffset::Fixed),
         node: backend::proxy_node(&options.read),
+        dns: DnsOptions { name_servers: options.name_servers.clone() },
         ..defaults
     }
 }

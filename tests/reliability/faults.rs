@@ -5,6 +5,8 @@ mod clients;
 mod configuration;
 mod conformance;
 mod endpoints;
+mod names;
+mod panics;
 mod process;
 
 use std::future::Future;
@@ -98,6 +100,14 @@ pub(crate) const FAULTS: &[Fault] = &[
         run: |run| Box::pin(endpoints::churn(run)),
     },
     Fault {
+        name: "dns",
+        id: "R13",
+        title: "name servers that fail, lie and say nothing",
+        suts: OURS,
+        kept_from_ci: None,
+        run: |run| Box::pin(names::dns(run)),
+    },
+    Fault {
         name: "flap",
         id: "R18",
         title: "one of three backends refuses, resets and answers 503",
@@ -112,6 +122,14 @@ pub(crate) const FAULTS: &[Fault] = &[
         suts: ALL,
         kept_from_ci: None,
         run: |run| Box::pin(process::rlimit(run)),
+    },
+    Fault {
+        name: "panic",
+        id: "R26",
+        title: "bugs in requests and in reloads",
+        suts: OURS,
+        kept_from_ci: None,
+        run: |run| Box::pin(panics::panic(run)),
     },
     Fault {
         name: "h2spec",
@@ -159,7 +177,13 @@ struct Rig {
 
 impl Rig {
     async fn start(kind: Kind, setup: Setup) -> Self {
+        Self::start_with(kind, |_| setup).await
+    }
+
+    /// With a setup that names the backend's port.
+    async fn start_with(kind: Kind, setup: impl FnOnce(u16) -> Setup) -> Self {
         let site = Site::start().await;
+        let setup = setup(site.backend);
         let proxy = Proxy::start(kind, &site, &setup).await;
         Self { site, proxy }
     }

@@ -5,6 +5,7 @@
 //! A failure of the harness is a failure of the test: everything here panics with what was awaited, and until when.
 
 pub mod client;
+pub mod dns;
 pub mod echo;
 pub mod folder;
 pub mod frames;

@@ -69,6 +69,8 @@ pub struct Setup {
     /// More documents for tidegate.
     pub documents: String,
     pub arguments: Vec<String>,
+    /// Another tidegate than [`binary`]'s.
+    pub binary: Option<PathBuf>,
     /// A program that starts the proxy, with its arguments: `prlimit --nofile=256`.
     pub wrapper: Vec<String>,
 }
@@ -84,6 +86,7 @@ impl Default for Setup {
             rules: String::new(),
             documents: String::new(),
             arguments: Vec::new(),
+            binary: None,
             wrapper: Vec::new(),
         }
     }
@@ -336,7 +339,7 @@ fn spawn(kind: Kind, folder: &Path, setup: &Setup, admin: Option<SocketAddr>) ->
     let path = |name: &str| folder.join(name);
     let mut command = match kind {
         Kind::Tidegate => {
-            let mut command = new(&binary().display().to_string());
+            let mut command = new(&setup.binary.clone().unwrap_or_else(binary).display().to_string());
             command.args(["run", "--workers", "1", "--drain-delay", "0s", "--state-dir"]).arg(path("state"));
             command.arg("--config").arg(path("config"));
             command.arg("--admin-address").arg(admin.unwrap_or_else(|| local(free_port())).to_string());

@@ -7,6 +7,7 @@
 mod cluster_name;
 mod diagnostic;
 mod host;
+mod injection;
 mod lifecycle;
 mod resource;
 mod secret;
@@ -14,6 +15,7 @@ mod secret;
 pub use cluster_name::{ClusterName, Direction};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Level};
 pub use host::{Host, HostError};
+pub use injection::panic_point;
 pub use lifecycle::{Lifecycle, Phase};
 pub use resource::{Kind, Origin, Position, ResourceKey};
 pub use secret::{SecretBytes, SecretName, SecretSource};

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// The states of the process that `/ready`, `/healthz/ready` and `/server_info` show, named as Envoy names them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -31,6 +31,7 @@ pub struct Lifecycle(Arc<State>);
 struct State {
     phase: AtomicU8,
     health_failed: AtomicU8,
+    panics: AtomicU64,
 }
 
 impl Lifecycle {
@@ -55,6 +56,17 @@ impl Lifecycle {
     /// What `/healthcheck/fail` (true) and `/healthcheck/ok` (false) ask for.
     pub fn force_unhealthy(&self, failed: bool) {
         self.0.health_failed.store(failed.into(), Ordering::Release);
+    }
+
+    /// Counts a panic of any thread or task. Each costs what it happened in, a request or a reload, and no more; but it
+    /// is always a bug.
+    pub fn panicked(&self) {
+        self.0.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Panics since the start.
+    pub fn panics(&self) -> u64 {
+        self.0.panics.load(Ordering::Relaxed)
     }
 }
 

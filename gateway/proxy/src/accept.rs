@@ -1,5 +1,6 @@
 use std::io;
 use std::net::TcpListener as StdListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ pub(crate) async fn accept(
         match accepted {
             Ok((tcp, peer)) => {
                 exhausted = false;
-                start(tcp, peer, &listener, &app);
+                // A panic here costs the connection, which closes, and not the listener. The process's hook has told it.
+                let _ = catch_unwind(AssertUnwindSafe(|| start(tcp, peer, &listener, &app)));
             }
             // The client was gone before its turn.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -65,6 +67,8 @@ fn start(tcp: TcpStream, peer: std::net::SocketAddr, listener: &Arc<ListenerStat
     let counted = listener.metrics.connection_opened();
     let ends = Ends::new(peer, local);
     let (listener, app) = (listener.clone(), app.clone());
+    // A panic ends this task and no other: what it holds is dropped, which closes the connection and takes it back from
+    // every count. The process's hook has told it.
     tokio::spawn(async move {
         let kill = app.shared().kill.clone();
         tokio::select! {

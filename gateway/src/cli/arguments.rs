@@ -1,7 +1,7 @@
 //! Arguments that several commands share, and the forms in which values are written.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -137,6 +137,12 @@ pub(crate) fn server_address(text: &str) -> Result<ServerAddress, String> {
         .parse()
         .map(ServerAddress::Socket)
         .map_err(|_| "write IP:PORT, a port alone, or none".into())
+}
+
+/// `IP:PORT`, or an address alone for port 53.
+pub(crate) fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let alone = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+    text.parse().or_else(|_| alone()).map_err(|_| "write IP or IP:PORT; a name would need a name server itself".into())
 }
 
 pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {

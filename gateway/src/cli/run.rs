@@ -1,12 +1,13 @@
 //! `tidegate run`: arguments into [`RunOptions`].
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
 use super::Exit;
-use super::arguments::{ReadArgs, ServerAddress, duration, server_address};
+use super::arguments::{ReadArgs, ServerAddress, duration, name_server, server_address};
 use super::output::Console;
 use super::secrets::SecretArgs;
 use crate::logging::{LogFormat, LogOptions};
@@ -102,6 +103,10 @@ struct ProcessArgs {
     #[arg(long, value_name = "N", env = "TIDEGATE_WORKERS", hide_env_values = true)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
+    /// Name server for DNS endpoints, IP or IP:PORT; repeatable. Default: /etc/hosts and those of /etc/resolv.conf.
+    #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_NAME_SERVER", hide_env_values = true)]
+    #[arg(value_delimiter = ',', value_parser = name_server)]
+    name_server: Vec<SocketAddr>,
     /// How long listeners go on accepting after readiness fails, for load balancers to notice.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     #[arg(env = "TIDEGATE_DRAIN_DELAY", hide_env_values = true)]
@@ -178,6 +183,7 @@ fn options(args: RunArgs) -> anyhow::Result<RunOptions> {
     options.state_dir = state_dir(process.state_dir);
     options.port_offset = process.port_offset;
     options.workers = process.workers.map(usize::from);
+    options.name_servers = process.name_server;
     options.drain_delay = process.drain_delay;
     options.drain_timeout = process.drain_timeout;
     options.log = process.log.options("info");
@@ -230,6 +236,7 @@ mod tests {
             "--admin-address=0",
             "--stats-address=none",
             "--drain-delay=0",
+            "--name-server=127.0.0.1,[::1]:5353",
             "--access-log=/dev/stdout",
             "--access-log-format=json",
         ])
@@ -241,6 +248,7 @@ mod tests {
         assert_eq!(options.admin_address.map(|a| a.to_string()).as_deref(), Some("127.0.0.1:0"));
         assert_eq!(options.stats_address, None);
         assert_eq!(options.drain_delay, Duration::ZERO);
+        assert_eq!(options.name_servers, ["127.0.0.1:53", "[::1]:5353"].map(|address| address.parse().unwrap()));
         assert_eq!(options.read.access_log, Some(AccessLogOverride { path: "/dev/stdout".into(), json: true }));
     }
 

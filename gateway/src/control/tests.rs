@@ -1,6 +1,6 @@
 //! Last good, from files to what is published.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,10 +21,13 @@ use crate::state::{Saved, StateFile, StateWriter};
 #[derive(Default)]
 struct Recorder {
     snapshots: RefCell<Vec<Arc<Snapshot>>>,
+    /// Whether the next publication panics.
+    panics: Cell<bool>,
 }
 
 impl Publish for Recorder {
     fn publish(&self, snapshot: Arc<Snapshot>) -> Vec<Diagnostic> {
+        assert!(!self.panics.take(), "a bug");
         self.snapshots.borrow_mut().push(snapshot);
         Vec::new()
     }
@@ -118,6 +121,25 @@ fn undecodable(name: &str) -> String {
 
 fn has(status: &ConfigStatus, code: Code, level: Level) -> bool {
     status.diagnostics.iter().any(|finding| finding.code == code && finding.level == level)
+}
+
+#[test]
+fn a_panic_costs_one_view_and_the_next_one_serves() {
+    let mut bench = Bench::new();
+    bench.write("a.yaml", &format!("{GATEWAY}{}", route("a")));
+    let before = bench.look();
+    bench.write("b.yaml", &route("b"));
+    bench.control.publisher.panics.set(true);
+    let status = bench.look();
+    assert_eq!((status.generation, &status.hash), (1, &before.hash));
+    assert!(has(&status, Code::ENVIRONMENT, Level::Error));
+    assert_eq!(bench.hosts(), ["a.test:80"]);
+    // Nothing is new in it, and it has not served yet.
+    let status = bench.look();
+    assert_eq!(status.generation, 2);
+    assert!(!has(&status, Code::ENVIRONMENT, Level::Error));
+    assert_eq!(bench.hosts(), ["a.test:80", "b.test:80"]);
+    assert_eq!(bench.look().generation, 2);
 }
 
 #[test]

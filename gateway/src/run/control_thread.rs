@@ -1,5 +1,6 @@
 //! The thread of the one writer, and the order in which it finds something to serve.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -272,19 +273,35 @@ fn keep_secrets(
                 () = tokio::time::sleep(LOOK) => Wake::Time,
             }
         });
-        match (wake, &views) {
-            (Wake::Cancelled, _) => return,
-            (Wake::View(true), Some(views)) => secrets.keep_up(views),
-            // The writer says so.
-            (Wake::View(_), _) => views = None,
-            (Wake::Store, _) => secrets.settle(),
-            (Wake::Time, _) => secrets.look_at_sources(),
+        if matches!(wake, Wake::Cancelled) {
+            return;
         }
-        if ticked.elapsed() >= TICK {
+        let is_over = matches!(wake, Wake::View(false));
+        let ticks = ticked.elapsed() >= TICK;
+        contained(|| {
+            match (wake, &views) {
+                (Wake::View(true), Some(views)) => secrets.keep_up(views),
+                (Wake::Store, _) => secrets.settle(),
+                (Wake::Time, _) => secrets.look_at_sources(),
+                _ => {}
+            }
+            if ticks {
+                secrets.tick();
+            }
+        });
+        if ticks {
             ticked = Instant::now();
-            secrets.tick();
+        }
+        if is_over {
+            // The writer says so.
+            views = None;
         }
     }
+}
+
+/// A panic costs one look at the secrets, of which the next comes soon. The process's hook has told it.
+fn contained(work: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(work));
 }
 
 /// `views` is none where there will be no other; news of secrets are told from `tell_at` on.
@@ -379,6 +396,7 @@ struct ToGateway {
 
 impl Publish for ToGateway {
     fn publish(&self, snapshot: Arc<Snapshot>) -> Vec<Diagnostic> {
+        tidegate_core::panic_point("reload", |subject| snapshot.listeners().iter().any(|it| &*it.name == subject));
         self.runtime.block_on(self.gateway.publish(snapshot))
     }
 

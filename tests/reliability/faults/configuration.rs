@@ -28,7 +28,7 @@ fn versioned(newest: Arc<AtomicU64>) -> Judge {
 }
 
 /// Waits until a new connection gets `version`.
-async fn serves(rig: &Rig, version: usize, patience: Duration) -> Option<Duration> {
+pub(super) async fn serves(rig: &Rig, version: usize, patience: Duration) -> Option<Duration> {
     let begin = Instant::now();
     let expected = format!("v{version}");
     while begin.elapsed() < patience {

@@ -16,7 +16,7 @@ use crate::Run;
 use crate::outcome::Verdict;
 use crate::probe::{Probe, Speaks, Target, ok};
 
-fn replace(rig: &Rig, name: &str, text: &str) {
+pub(super) fn replace(rig: &Rig, name: &str, text: &str) {
     let folder = rig.proxy.folder.path().join("config");
     let temporary = folder.join(format!(".{name}"));
     std::fs::write(&temporary, text).unwrap();

@@ -115,6 +115,8 @@ impl Metrics {
         };
         one(out, "envoy_server_state", Gauge, "0 live, 1 draining, 2 not yet initialized.", state);
         one(out, "envoy_server_uptime", Gauge, "Seconds since the start.", self.started.elapsed().as_secs());
+        let help = "Panics that cost a request or a reload, and nothing else. Each is a bug.";
+        one(out, "tidegate_panics_total", Counter, help, self.lifecycle.panics());
         let help = "When the process started.";
         one(out, "process_start_time_seconds", Gauge, help, unix_seconds(self.started_at));
         if let Some(memory) = resident_memory() {

@@ -167,7 +167,9 @@ pub(crate) struct PickedHost(Arc<HostState>);
 impl PickedHost {
     pub(super) fn new(host: Arc<HostState>) -> Self {
         host.record.counters.rq_active.fetch_add(1, Relaxed);
-        Self(host)
+        let picked = Self(host);
+        tidegate_core::panic_point("request", |subject| picked.address().to_string() == subject);
+        picked
     }
 
     /// The host alone, to keep beyond the request.
