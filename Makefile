@@ -7,10 +7,12 @@ BUILD = TIDEGATE_GIT_REVISION=$$(git rev-parse --short=12 HEAD 2>/dev/null) $(CA
 DEMO_ARGS ?=
 TEST_ARGS ?=
 COMPARE_ARGS ?=
+MICRO_ARGS ?=
+GATE_ARGS ?=
 
 REL_ARGS ?= list
 
-.PHONY: demo test acme soak bench compare rel h2spec lint fmt peers help
+.PHONY: demo test acme soak bench compare micro gate rel h2spec lint fmt peers help
 
 help:
 	@echo 'make demo    build, and run a Bookinfo-like application behind the gateway'
@@ -19,6 +21,8 @@ help:
 	@echo 'make soak    the reload and crash tests at full size (about 15 minutes)'
 	@echo 'make bench   scale and cost figures of a release build, as tables'
 	@echo 'make compare  side by side with Envoy, HAProxy and nginx; tables in target/compare (about 20 minutes)'
+	@echo 'make micro   our own hot paths one by one, in wall time and allocations; MICRO_ARGS=selection for a part'
+	@echo 'make gate    their instructions (callgrind) against benches/micro/instructions.json'
 	@echo 'make rel     one fault, one line of JSON: make rel REL_ARGS="reload --quick"; REL_ARGS=list names them'
 	@echo 'make h2spec  conformance of HTTP/2 over plaintext and TLS (needs Go to install h2spec)'
 	@echo 'make lint    rustfmt, clippy, and cargo-deny if it is installed'
@@ -64,6 +68,15 @@ compare:
 # REL_BINARY=target/release/tidegate runs a binary that is there; without it one is built.
 REL_BINARY ?=
 REL = $(CARGO) run --locked -q -p tidegate-tests --bin rel --
+
+micro:
+	@sh tests/setup.sh build
+	$(CARGO) bench --locked -p tidegate-micro --bench micro -- $(MICRO_ARGS)
+
+# GATE_ARGS=--update writes the table, GATE_ARGS="route" takes what has that in its name
+gate:
+	@sh tests/setup.sh build micro
+	$(CARGO) bench --locked -p tidegate-micro --bench micro -- gate $(GATE_ARGS)
 
 rel: peers
 	@sh tests/setup.sh rel

@@ -37,6 +37,9 @@ for purpose in "$@"; do
     soak)
         need testssl.sh testssl
         ;;
+    micro)
+        need valgrind valgrind
+        ;;
     bench | compare)
         need wrk wrk
         need nghttp2-client h2load

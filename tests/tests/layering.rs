@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate of ours and the crates of ours that it may use. The binary may use all.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("tidegate-core", &[]),
     ("tidegate-resources", &["tidegate-core"]),
     ("tidegate-snapshot", &["tidegate-core"]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("tidegate-proxy", &["tidegate-core", "tidegate-sds", "tidegate-snapshot"]),
     ("tidegate-admin", &["tidegate-core", "tidegate-resources", "tidegate-snapshot"]),
     ("tidegate-tests", &[]),
+    ("tidegate-micro", &[]),
 ];
 
 fn packages() -> Vec<Value> {

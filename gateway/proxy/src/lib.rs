@@ -19,6 +19,9 @@
 mod accept;
 mod app;
 mod belonging;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod certificate_names;
 mod chunked;
 mod connection;

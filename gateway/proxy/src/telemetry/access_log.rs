@@ -110,8 +110,13 @@ impl AccessLogSink {
     pub(crate) fn log(&self, facts: &RequestFacts<'_>) {
         // Istio's default line has some 400 bytes.
         let mut line = String::with_capacity(512);
-        self.format.render(facts, &mut line);
+        self.render(facts, &mut line);
         self.queue.push(&self.file, line);
+    }
+
+    /// Appends the line of a request.
+    pub(crate) fn render(&self, facts: &RequestFacts<'_>, line: &mut String) {
+        self.format.render(facts, line);
     }
 }
 
