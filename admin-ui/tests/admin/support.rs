@@ -247,7 +247,7 @@ pub(crate) fn large_snapshot(count: usize) -> Snapshot {
     let mut hosts = base.listeners()[0].filter_chains()[0].route_table().unwrap().virtual_hosts().to_vec();
     hosts.extend((0..count).map(|n| Arc::new(virtual_host(&format!("h{n}.example"), 80, routes()))));
     let first = listener("0.0.0.0_80", None, 80, RouteTable::new("http.80".into(), hosts));
-    Snapshot::new(vec![first, base.listeners()[1].clone()], base.clusters().to_vec(), base.mesh().clone())
+    Snapshot::new(vec![first.into(), base.listeners()[1].clone()], base.clusters().to_vec(), base.mesh().clone())
 }
 
 /// The section of a dump with a type.

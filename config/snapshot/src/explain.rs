@@ -365,7 +365,7 @@ impl Snapshot {
     }
 
     fn explained_cluster(&self, name: &str, percent: f64) -> ExplainedCluster {
-        let cluster = self.cluster_index(name).and_then(|index| self.cluster(index));
+        let cluster = self.cluster_named(name);
         let endpoints = match cluster.map(|cluster| &cluster.discovery) {
             None => Vec::new(),
             Some(Discovery::Static(endpoints)) => endpoints

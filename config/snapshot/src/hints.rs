@@ -118,7 +118,7 @@ fn no_virtual_host(snapshot: &Snapshot, explanation: &Explanation, hints: &mut V
 fn serves(listener: &Listener, host: &str) -> bool {
     let chain = match listener.protocol {
         ListenerProtocol::Tls => listener.select_filter_chain(Some(host)),
-        ListenerProtocol::Http | ListenerProtocol::Tcp => listener.filter_chains().first(),
+        ListenerProtocol::Http | ListenerProtocol::Tcp => listener.filter_chains().first().map(AsRef::as_ref),
     };
     chain.and_then(FilterChain::route_table).is_some_and(|table| table.select_virtual_host(host).is_some())
 }

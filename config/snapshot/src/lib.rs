@@ -12,6 +12,7 @@
 mod cluster;
 mod explain;
 mod format;
+mod hash;
 mod hints;
 mod listener;
 mod matching;

@@ -5,6 +5,7 @@ use ahash::AHashMap;
 use serde::Serialize;
 use tidegate_core::{Host, Origin, ResourceKey};
 
+use crate::hash::{KeptHash, PartHash};
 use crate::{RequestView, RouteTable, ServerTls, TcpProxy, VirtualHost, host_without_port};
 
 /// How the bytes of a listener are read.
@@ -20,7 +21,7 @@ pub enum ListenerProtocol {
 }
 
 /// One address and port that the gateway accepts on.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Listener {
     /// `<bind>_<port>` as Envoy names it: `0.0.0.0_80`.
     pub name: String,
@@ -29,33 +30,30 @@ pub struct Listener {
     /// The port that the Gateway names. The port that is bound may be another (below 1024: +8000).
     pub port: u16,
     pub protocol: ListenerProtocol,
-    filter_chains: Vec<FilterChain>,
-    #[serde(skip)]
-    by_server_name: ServerNames,
+    filter_chains: Vec<Arc<FilterChain>>,
+    by_server_name: Arc<ServerNames>,
+    hash: KeptHash,
     /// The Gateway servers that made this listener, oldest first.
-    #[serde(skip)]
     pub sources: Vec<(ResourceKey, Origin)>,
 }
 
 /// What serves the connections of a listener that fit it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct FilterChain {
     /// Unique in its listener. A server that terminates HTTPS has the name of its route table.
     pub name: String,
     /// Server names (SNI) that choose this chain; empty, or a `*` among them, for any connection.
-    #[serde(serialize_with = "host_names")]
     pub server_names: Vec<Host>,
     /// How TLS is terminated; none on plaintext listeners, and where TLS is passed through.
     pub tls: Option<Arc<ServerTls>>,
     pub filter: NetworkFilter,
+    hash: KeptHash,
     /// The Gateway server, and for TCP the VirtualService.
-    #[serde(skip)]
     pub sources: Vec<(ResourceKey, Origin)>,
 }
 
 /// What reads the bytes of a connection once TLS is dealt with.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub enum NetworkFilter {
     Http(Arc<RouteTable>),
     Tcp(TcpProxy),
@@ -75,7 +73,7 @@ struct ServerNames {
 }
 
 impl ServerNames {
-    fn new(chains: &[FilterChain]) -> Self {
+    fn new(chains: &[Arc<FilterChain>]) -> Self {
         let mut names = Self::default();
         for (at, chain) in (0u32..).zip(chains) {
             if chain.server_names.is_empty() {
@@ -117,22 +115,52 @@ impl Listener {
         bind: Option<IpAddr>,
         port: u16,
         protocol: ListenerProtocol,
-        mut filter_chains: Vec<FilterChain>,
+        filter_chains: impl IntoIterator<Item: Into<Arc<FilterChain>>>,
     ) -> Self {
-        filter_chains.shrink_to_fit();
-        let by_server_name = ServerNames::new(&filter_chains);
-        Self { name, bind, port, protocol, filter_chains, by_server_name, sources: Vec::new() }
+        Self::following(None, name, bind, port, protocol, filter_chains)
     }
 
-    pub fn filter_chains(&self) -> &[FilterChain] {
+    /// As [`Listener::new`]; what an earlier listener knows of the server names is taken over if they are the same.
+    pub fn following(
+        previous: Option<&Listener>,
+        name: String,
+        bind: Option<IpAddr>,
+        port: u16,
+        protocol: ListenerProtocol,
+        filter_chains: impl IntoIterator<Item: Into<Arc<FilterChain>>>,
+    ) -> Self {
+        let mut filter_chains: Vec<Arc<FilterChain>> = filter_chains.into_iter().map(Into::into).collect();
+        filter_chains.shrink_to_fit();
+        let alike = |previous: &&Listener| {
+            let names =
+                |(a, b): (&Arc<FilterChain>, &Arc<FilterChain>)| Arc::ptr_eq(a, b) || a.server_names == b.server_names;
+            previous.filter_chains.len() == filter_chains.len()
+                && filter_chains.iter().zip(&previous.filter_chains).all(names)
+        };
+        let by_server_name = match previous.filter(alike) {
+            Some(previous) => previous.by_server_name.clone(),
+            None => Arc::new(ServerNames::new(&filter_chains)),
+        };
+        let hash = KeptHash::default();
+        Self { name, bind, port, protocol, filter_chains, by_server_name, hash, sources: Vec::new() }
+    }
+
+    pub fn filter_chains(&self) -> &[Arc<FilterChain>] {
         &self.filter_chains
+    }
+
+    pub(crate) fn hash(&self) -> PartHash {
+        self.hash.get(|| {
+            let head = (&self.name, self.bind, self.port, self.protocol);
+            PartHash::of_list(&head, self.filter_chains.iter().map(|chain| chain.hash()))
+        })
     }
 
     /// The chain of a connection, by the server name that its client sent: exact name, then the longest wildcard, then
     /// the chain for any. The name is compared without regard to case; a connection without one fits the chain for any
     /// only. The cost does not depend on the number of chains.
     pub fn select_filter_chain(&self, server_name: Option<&str>) -> Option<&FilterChain> {
-        self.filter_chains.get(self.filter_chain_index(server_name)?)
+        self.filter_chains.get(self.filter_chain_index(server_name)?).map(Arc::as_ref)
     }
 
     /// Place of [`Self::select_filter_chain`]'s choice among [`Self::filter_chains`].
@@ -161,7 +189,7 @@ impl Listener {
                 let host = host_without_port(authority);
                 self.select_filter_chain(Some(host.strip_suffix('.').unwrap_or(host)))
             }
-            ListenerProtocol::Http | ListenerProtocol::Tcp => self.filter_chains.first(),
+            ListenerProtocol::Http | ListenerProtocol::Tcp => self.filter_chains.first().map(Arc::as_ref),
         };
         found.filter(|found| self.protocol != ListenerProtocol::Tls || found.name == chain)
     }
@@ -175,7 +203,31 @@ impl Listener {
 impl FilterChain {
     /// A chain for any connection, without TLS.
     pub fn new(name: String, filter: NetworkFilter) -> Self {
-        Self { name, server_names: Vec::new(), tls: None, filter, sources: Vec::new() }
+        Self { name, server_names: Vec::new(), tls: None, filter, hash: KeptHash::default(), sources: Vec::new() }
+    }
+
+    fn hash(&self) -> PartHash {
+        #[derive(Serialize)]
+        enum Filter<'a> {
+            Http(PartHash),
+            Tcp(&'a TcpProxy),
+        }
+        #[derive(Serialize)]
+        struct Content<'a> {
+            name: &'a str,
+            #[serde(serialize_with = "host_names")]
+            server_names: &'a [Host],
+            tls: Option<&'a ServerTls>,
+            filter: Filter<'a>,
+        }
+        self.hash.get(|| {
+            let filter = match &self.filter {
+                NetworkFilter::Http(table) => Filter::Http(table.hash()),
+                NetworkFilter::Tcp(proxy) => Filter::Tcp(proxy),
+            };
+            let (name, server_names, tls) = (&*self.name, &*self.server_names, self.tls.as_deref());
+            PartHash::of(&Content { name, server_names, tls, filter })
+        })
     }
 
     /// The routes of HTTP; none if the chain proxies TCP.
@@ -206,7 +258,7 @@ mod tests {
             chain.server_names = hosts.iter().map(|host| Host::new_unchecked(host)).collect();
             chain
         });
-        Listener::new("0.0.0.0_443".into(), None, 443, ListenerProtocol::Tls, chains.collect())
+        Listener::new("0.0.0.0_443".into(), None, 443, ListenerProtocol::Tls, chains)
     }
 
     #[test]

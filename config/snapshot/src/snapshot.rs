@@ -1,14 +1,12 @@
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 
-use ahash::AHashMap;
 use serde::{Serialize, Serializer};
-use sha2::{Digest, Sha256};
 
+use crate::hash::PartHash;
 use crate::{Cluster, Listener, MeshSettings};
 
-/// Place of a cluster in its own Snapshot.
+/// How the routes of a Snapshot call one of its clusters.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ClusterIndex(pub u32);
 
@@ -35,34 +33,73 @@ impl Serialize for SnapshotHash {
     }
 }
 
-/// One whole compiled configuration.
+/// One whole compiled configuration. Cheap to clone: its parts are shared.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     hash: SnapshotHash,
-    listeners: Vec<Listener>,
-    clusters: Vec<Arc<Cluster>>,
-    by_name: AHashMap<Arc<str>, ClusterIndex>,
+    listeners: Vec<Arc<Listener>>,
+    clusters: Arc<Clusters>,
     mesh: MeshSettings,
 }
+
+/// The clusters of a Snapshot, with their hashes and the way to them.
+#[derive(Debug, Default)]
+struct Clusters {
+    all: Vec<Arc<Cluster>>,
+    hashes: Vec<PartHash>,
+    /// Places by index; none if index and place are one.
+    places: Option<Arc<[u32]>>,
+}
+
+/// No cluster has the index.
+const NOWHERE: u32 = u32::MAX;
 
 impl Snapshot {
     /// Puts a Snapshot together: sorts listeners by name. `clusters` keep their order, since routes refer to it; the
     /// compiler sorts them by name before it makes routes.
-    pub fn new(mut listeners: Vec<Listener>, clusters: Vec<Arc<Cluster>>, mesh: MeshSettings) -> Self {
+    pub fn new(
+        listeners: impl IntoIterator<Item: Into<Arc<Listener>>>,
+        clusters: Vec<Arc<Cluster>>,
+        mesh: MeshSettings,
+    ) -> Self {
+        Self::following(&Self::nothing(), listeners, clusters, None, mesh)
+    }
+
+    /// As [`Snapshot::new`], for one who made `previous` and changed little since: what is the same allocation there is
+    /// not looked at again. The result does not depend on `previous`.
+    ///
+    /// `indices` says how routes call the clusters, in the order of `clusters`: a cluster keeps its index while others
+    /// come and go, so that routes need not be made again. None if they are called by their places.
+    pub fn following(
+        previous: &Snapshot,
+        listeners: impl IntoIterator<Item: Into<Arc<Listener>>>,
+        clusters: Vec<Arc<Cluster>>,
+        indices: Option<&[ClusterIndex]>,
+        mesh: MeshSettings,
+    ) -> Self {
+        let mut listeners: Vec<Arc<Listener>> = listeners.into_iter().map(Into::into).collect();
         listeners.sort_by(|a, b| a.name.cmp(&b.name));
-        let by_name = (0u32..).zip(&clusters).map(|(at, cluster)| (cluster.name.clone(), ClusterIndex(at))).collect();
-        let mut hasher = HashWriter(Sha256::new());
-        let content = Content { listeners: &listeners, clusters: Shared(&clusters), mesh: &mesh };
-        // Serialization into a hasher can fail only if a type of the model refuses, and none does.
-        #[expect(clippy::expect_used, reason = "no type of the model refuses to serialize")]
-        serde_json::to_writer(&mut hasher, &content).expect("the model serializes");
-        let hash = SnapshotHash(hasher.0.finalize().into());
-        Self { hash, listeners, clusters, by_name, mesh }
+        let clusters = Clusters::following(&previous.clusters, clusters, indices);
+        let of_listeners = PartHash::of_list(&"listeners", listeners.iter().map(|listener| listener.hash()));
+        let of_clusters = PartHash::of_list(&"clusters", clusters.hashes.iter().copied());
+        let of_mesh = PartHash::of(&mesh);
+        let PartHash(hash) = PartHash::of_list(&"snapshot", [of_listeners, of_clusters, of_mesh].into_iter());
+        Self { hash: SnapshotHash(hash), listeners, clusters, mesh }
     }
 
     /// A Snapshot that serves nothing.
     pub fn empty() -> Self {
-        Self::new(Vec::new(), Vec::new(), MeshSettings::default())
+        Self::new(Vec::<Arc<Listener>>::new(), Vec::new(), MeshSettings::default())
+    }
+
+    /// One without even a hash.
+    fn nothing() -> Self {
+        Self {
+            hash: SnapshotHash([0; 32]),
+            listeners: Vec::new(),
+            clusters: Arc::default(),
+            mesh: MeshSettings::default(),
+        }
     }
 
     pub fn hash(&self) -> SnapshotHash {
@@ -70,21 +107,41 @@ impl Snapshot {
     }
 
     /// Sorted by name.
-    pub fn listeners(&self) -> &[Listener] {
+    pub fn listeners(&self) -> &[Arc<Listener>] {
         &self.listeners
     }
 
-    /// Indexed by [`ClusterIndex`].
+    /// Sorted by name, as the compiler makes them. Routes call them by index: see [`Snapshot::place`].
     pub fn clusters(&self) -> &[Arc<Cluster>] {
-        &self.clusters
+        &self.clusters.all
+    }
+
+    /// The place among [`Snapshot::clusters`] of the cluster that routes of this Snapshot call `index`.
+    pub fn place(&self, index: ClusterIndex) -> Option<usize> {
+        let place = match &self.clusters.places {
+            Some(places) => *places.get(index.0 as usize)?,
+            None => index.0,
+        };
+        (place != NOWHERE).then_some(place as usize)
     }
 
     pub fn cluster(&self, index: ClusterIndex) -> Option<&Arc<Cluster>> {
-        self.clusters.get(index.0 as usize)
+        self.clusters.all.get(self.place(index)?)
     }
 
+    /// The cluster with a name. For people: it looks at all of them.
+    pub fn cluster_named(&self, name: &str) -> Option<&Arc<Cluster>> {
+        self.clusters.all.iter().find(|cluster| *cluster.name == *name)
+    }
+
+    /// How routes call the cluster with a name. For people: it looks at all of them.
     pub fn cluster_index(&self, name: &str) -> Option<ClusterIndex> {
-        self.by_name.get(name).copied()
+        let place = u32::try_from(self.clusters.all.iter().position(|cluster| *cluster.name == *name)?).ok()?;
+        let index = match &self.clusters.places {
+            Some(places) => u32::try_from(places.iter().position(|at| *at == place)?).ok()?,
+            None => place,
+        };
+        Some(ClusterIndex(index))
     }
 
     pub fn mesh(&self) -> &MeshSettings {
@@ -92,30 +149,86 @@ impl Snapshot {
     }
 }
 
-#[derive(Serialize)]
-struct Content<'a> {
-    listeners: &'a [Listener],
-    clusters: Shared<'a>,
-    mesh: &'a MeshSettings,
-}
-
-struct Shared<'a>(&'a [Arc<Cluster>]);
-
-impl Serialize for Shared<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(Arc::as_ref))
+impl Clusters {
+    fn following(previous: &Arc<Self>, all: Vec<Arc<Cluster>>, indices: Option<&[ClusterIndex]>) -> Arc<Self> {
+        let is_same = all.len() == previous.all.len() && all.iter().zip(&previous.all).all(|(a, b)| Arc::ptr_eq(a, b));
+        let places = indices.and_then(places);
+        if is_same && places == previous.places {
+            return previous.clone();
+        }
+        let mut known = previous.all.iter().zip(&previous.hashes).peekable();
+        let hashes = all
+            .iter()
+            .map(|cluster| {
+                // Both are sorted by name; where they are not, hashes are made that were known.
+                while known.next_if(|(other, _)| other.name < cluster.name).is_some() {}
+                match known.peek() {
+                    Some((other, hash)) if Arc::ptr_eq(other, cluster) => **hash,
+                    _ => PartHash::of(&**cluster),
+                }
+            })
+            .collect();
+        Arc::new(Self { all, hashes, places })
     }
 }
 
-struct HashWriter(Sha256);
+/// Places by index; none if each index is its place.
+fn places(indices: &[ClusterIndex]) -> Option<Arc<[u32]>> {
+    if (0u32..).zip(indices).all(|(place, index)| index.0 == place) {
+        return None;
+    }
+    let length = indices.iter().map(|index| index.0 as usize + 1).max().unwrap_or_default();
+    let mut places = vec![NOWHERE; length];
+    for (place, index) in (0u32..).zip(indices) {
+        places[index.0 as usize] = place;
+    }
+    Some(places.into())
+}
 
-impl io::Write for HashWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DestinationService, Discovery, LoadBalancing, UpstreamProtocol};
+
+    fn cluster(name: &str) -> Arc<Cluster> {
+        Arc::new(Cluster {
+            name: name.into(),
+            protocol: UpstreamProtocol::Http1,
+            load_balancing: LoadBalancing::Random,
+            connect_timeout: std::time::Duration::from_secs(1),
+            tls: None,
+            discovery: Discovery::Static(Vec::new()),
+            service: DestinationService { host: name.into(), name: String::new(), namespace: String::new() },
+            sources: Vec::new(),
+        })
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn none() -> Vec<Arc<Listener>> {
+        Vec::new()
+    }
+
+    #[test]
+    fn a_cluster_keeps_its_index_while_others_come_and_go() {
+        let [a, b, c] = ["a", "b", "c"].map(cluster);
+        let first = Snapshot::new(none(), vec![a.clone(), c.clone()], MeshSettings::default());
+        let all = vec![a.clone(), b.clone(), c.clone()];
+        let indices = [0, 2, 1].map(ClusterIndex);
+        let next = Snapshot::following(&first, none(), all.clone(), Some(&indices), MeshSettings::default());
+        for index in 0..2 {
+            let index = ClusterIndex(index);
+            assert_eq!(next.cluster(index).map(|it| &it.name), first.cluster(index).map(|it| &it.name));
+        }
+        assert_eq!(next.cluster_index("b"), Some(ClusterIndex(2)));
+        assert_eq!(next.clusters().iter().map(|it| &*it.name).collect::<Vec<_>>(), ["a", "b", "c"]);
+        // What it is hashed to does not depend on how it came to be.
+        assert_eq!(next.hash(), Snapshot::new(none(), all, MeshSettings::default()).hash());
+        let last = Snapshot::following(&next, none(), vec![b], Some(&[ClusterIndex(2)]), MeshSettings::default());
+        assert_eq!((last.cluster(ClusterIndex(0)), last.cluster(ClusterIndex(9))).0.map(|it| &it.name), None);
+        assert_eq!(last.cluster(ClusterIndex(2)).map(|it| &*it.name), Some("b"));
+        assert_eq!(
+            last.hash(),
+            Snapshot::new(none(), vec![cluster("b")], MeshSettings::default()).hash(),
+            "hashes are of content, not of allocations"
+        );
     }
 }

@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use smallvec::SmallVec;
 use tidegate_core::{Host, Origin, ResourceKey};
 
+use crate::hash::{KeptHash, PartHash};
 use crate::listener::host_names;
 use crate::{PathMatch, RequestView, Route};
 
@@ -20,6 +21,8 @@ pub struct VirtualHost {
     routes: Vec<Route>,
     #[serde(skip)]
     index: RouteIndex,
+    #[serde(skip)]
+    hash: KeptHash,
     /// The Gateways that admit the host and the VirtualServices whose routes it has, oldest first.
     #[serde(skip)]
     pub sources: Vec<(ResourceKey, Origin)>,
@@ -32,7 +35,12 @@ impl VirtualHost {
         domains.shrink_to_fit();
         routes.shrink_to_fit();
         let index = RouteIndex::new(&routes);
-        Self { name, domains, https_redirect: false, routes, index, sources: Vec::new() }
+        let hash = KeptHash::default();
+        Self { name, domains, https_redirect: false, routes, index, hash, sources: Vec::new() }
+    }
+
+    fn hash(&self) -> PartHash {
+        self.hash.get(|| PartHash::of(self))
     }
 
     /// In order of evaluation.
@@ -128,7 +136,8 @@ pub struct RouteTable {
     pub name: String,
     virtual_hosts: Vec<Arc<VirtualHost>>,
     /// None for a table of few domains: ten thousand servers with one host each need no tables of tables.
-    hosts: Option<Box<HostIndex>>,
+    hosts: Option<Arc<HostIndex>>,
+    hash: KeptHash,
 }
 
 /// Up to this many domains are compared one by one.
@@ -182,9 +191,26 @@ impl HostIndex {
 impl RouteTable {
     /// A table of virtual hosts; of several with the same domain the first has it.
     pub fn new(name: String, virtual_hosts: Vec<Arc<VirtualHost>>) -> Self {
+        Self::following(None, name, virtual_hosts)
+    }
+
+    /// As [`RouteTable::new`]; what an earlier table knows of the domains is taken over if they are the same.
+    pub fn following(previous: Option<&RouteTable>, name: String, virtual_hosts: Vec<Arc<VirtualHost>>) -> Self {
         let domains: usize = virtual_hosts.iter().map(|host| host.domains.len()).sum();
-        let hosts = (domains > SCANNED_DOMAINS).then(|| Box::new(HostIndex::new(&virtual_hosts)));
-        Self { name, virtual_hosts, hosts }
+        let alike = |previous: &&RouteTable| {
+            let domains = |(a, b): (&Arc<VirtualHost>, &Arc<VirtualHost>)| Arc::ptr_eq(a, b) || a.domains == b.domains;
+            previous.virtual_hosts.len() == virtual_hosts.len()
+                && virtual_hosts.iter().zip(&previous.virtual_hosts).all(domains)
+        };
+        let hosts = match previous.filter(alike) {
+            Some(previous) => previous.hosts.clone(),
+            None => (domains > SCANNED_DOMAINS).then(|| Arc::new(HostIndex::new(&virtual_hosts))),
+        };
+        Self { name, virtual_hosts, hosts, hash: KeptHash::default() }
+    }
+
+    pub(crate) fn hash(&self) -> PartHash {
+        self.hash.get(|| PartHash::of_list(&self.name, self.virtual_hosts.iter().map(|host| host.hash())))
     }
 
     /// In the order of the table's making.
@@ -210,17 +236,6 @@ impl RouteTable {
         let domains = self.virtual_hosts.iter().flat_map(|host| host.domains.iter().map(move |domain| (domain, host)));
         let matches = |domain: &Host| domain.is_catch_all() || domain.matches(name);
         domains.filter(|(domain, _)| matches(domain)).min_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, host)| host)
-    }
-}
-
-impl Serialize for RouteTable {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct;
-        let mut table = serializer.serialize_struct("RouteTable", 2)?;
-        table.serialize_field("name", &self.name)?;
-        // `Arc` has no `Serialize` of its own here.
-        table.serialize_field("virtual_hosts", &self.virtual_hosts.iter().map(Arc::as_ref).collect::<Vec<_>>())?;
-        table.end()
     }
 }
 

@@ -20,13 +20,16 @@ use crate::worker::Worker;
 
 /// How long the first answers for new DNS clusters are waited for before a Snapshot serves without them.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// Least and longest time between two looks whether a request still has an old Snapshot.
+const LET_GO: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 /// How long access logs may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// The running data plane. Dropping it closes everything at once: [`Gateway::drain`] first.
 pub struct Gateway {
     shared: Arc<Shared>,
-    registry: ClusterRegistry,
+    registry: Arc<ClusterRegistry>,
+    control: Handle,
     access_log: AccessLogger,
     lifecycle: Lifecycle,
     /// Held while a Snapshot is being published, so that two never mix.
@@ -62,6 +65,7 @@ impl Gateway {
         let access_log = AccessLogger::start(metrics.log_counters().clone()).map_err(StartError::AccessLog)?;
         let registry = ClusterRegistry::new(metrics.destinations().clone(), options.dns, control.clone())
             .with_secrets(options.secrets.clone());
+        let registry = Arc::new(registry);
         let empty = Published::new(Arc::new(Snapshot::empty()), Vec::new(), None, None);
         let shared = Arc::new(Shared {
             published: ArcSwap::from_pointee(empty),
@@ -76,8 +80,8 @@ impl Gateway {
         let workers = (0..options.workers.max(1))
             .map(|number| Worker::start(number, &shared).map_err(|source| StartError::Worker { number, source }))
             .collect::<Result<Vec<_>, _>>()?;
-        let listeners = Arc::new(Listeners::new(workers, options.port_offset, shared.clone(), control));
-        Ok(Self { shared, registry, access_log, lifecycle, publishing: tokio::sync::Mutex::default(), listeners })
+        let listeners = Arc::new(Listeners::new(workers, options.port_offset, shared.clone(), control.clone()));
+        Ok(Self { shared, registry, control, access_log, lifecycle, publishing: tokio::sync::Mutex::default(), listeners })
     }
 
     /// Serves `snapshot` from now on, and returns what the environment does not allow of it (a port that is taken).
@@ -88,20 +92,21 @@ impl Gateway {
     pub async fn publish(&self, snapshot: Arc<Snapshot>) -> Vec<Diagnostic> {
         let _publishing = self.publishing.lock().await;
         let mut diagnostics = Vec::new();
-        let clusters = self.registry.prepare(&snapshot);
-        self.registry.warm(&clusters, Instant::now() + WARM_UP).await;
+        let previous = self.shared.published.load_full();
+        let clusters = self.registry.prepare_after(previous.clusters(), &snapshot);
+        self.registry.warm(&clusters.made, Instant::now() + WARM_UP).await;
         let sink = snapshot.mesh().access_log.as_ref().map(|settings| {
             let (sink, finding) = self.access_log.sink(settings);
             diagnostics.extend(finding);
             sink
         });
-        let published = Arc::new(Published::new(snapshot, clusters, sink, Some(&self.shared.published.load())));
+        let published = Arc::new(Published::new(snapshot, clusters.handles, sink, Some(&previous)));
         diagnostics.extend(self.listeners.bind(published.snapshot()));
-        self.listeners.keep_last(published.snapshot(), &self.shared.published.load_full());
+        self.listeners.keep_last(published.snapshot(), &previous);
         self.shared.published.store(published.clone());
         self.shared.metrics.config_published(published.snapshot().hash());
         self.listeners.settle(published.snapshot()).await;
-        self.registry.retire();
+        self.control.spawn(let_go(previous, clusters.is_other.then(|| self.registry.clone())));
         self.lifecycle.advance(Phase::Live);
         diagnostics
     }
@@ -164,6 +169,20 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.listeners.abandon();
         self.shared.kill.cancel();
+    }
+}
+
+/// Drops a Snapshot that does not serve any more once no request has it: to take apart what ten thousand routes were is
+/// not the work of the request that happened to be the last. `registry` then forgets the clusters that went with it.
+async fn let_go(published: Arc<Published>, registry: Option<Arc<ClusterRegistry>>) {
+    let mut pause = LET_GO.0;
+    while Arc::strong_count(&published) > 1 {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LET_GO.1);
+    }
+    drop(published);
+    if let Some(registry) = registry {
+        registry.retire();
     }
 }
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use tidegate_snapshot::{ClusterIndex, Listener, ListenerProtocol, ServerTls, Snapshot};
+use tidegate_snapshot::{ClusterIndex, FilterChain, Listener, ListenerProtocol, ServerTls, Snapshot};
 
 use crate::telemetry::AccessLogSink;
 use crate::tls::ServerContext;
@@ -11,11 +11,11 @@ use crate::upstream::ClusterHandle;
 #[derive(Debug)]
 pub(crate) struct Published {
     snapshot: Arc<Snapshot>,
-    /// By [`ClusterIndex`].
+    /// In the order of the Snapshot's.
     clusters: Vec<Arc<ClusterHandle>>,
     listeners: AHashMap<Arc<str>, usize>,
     /// By place of the listener and of its filter chain; a listener without TLS has none.
-    tls: Vec<Vec<Option<Arc<ServerContext>>>>,
+    tls: Vec<ServerContexts>,
     access_log: Option<Arc<AccessLogSink>>,
 }
 
@@ -30,7 +30,7 @@ impl Published {
     ) -> Self {
         let listeners =
             snapshot.listeners().iter().enumerate().map(|(at, listener)| (listener.name.as_str().into(), at)).collect();
-        let tls = snapshot.listeners().iter().map(|listener| server_contexts(listener, previous)).collect();
+        let tls = snapshot.listeners().iter().map(|listener| server_contexts(listener, previous)).collect::<Vec<_>>();
         Self { snapshot, clusters, listeners, tls, access_log }
     }
 
@@ -43,11 +43,11 @@ impl Published {
     }
 
     pub(crate) fn cluster(&self, index: ClusterIndex) -> Option<&Arc<ClusterHandle>> {
-        self.clusters.get(index.0 as usize)
+        self.clusters.get(self.snapshot.place(index)?)
     }
 
     pub(crate) fn listener(&self, name: &str) -> Option<&Listener> {
-        self.snapshot.listeners().get(*self.listeners.get(name)?)
+        self.snapshot.listeners().get(*self.listeners.get(name)?).map(Arc::as_ref)
     }
 
     /// How the filter chain at `chain` of a listener terminates TLS; none if it does not.
@@ -61,21 +61,45 @@ impl Published {
     }
 }
 
-fn server_contexts(listener: &Listener, previous: Option<&Published>) -> Vec<Option<Arc<ServerContext>>> {
+/// By place of the filter chain.
+type ServerContexts = Arc<[Option<Arc<ServerContext>>]>;
+
+fn server_contexts(listener: &Arc<Listener>, previous: Option<&Published>) -> ServerContexts {
     if listener.protocol != ListenerProtocol::Tls {
-        return Vec::new();
+        return Arc::default();
     }
-    let mut earlier: AHashMap<&str, &Arc<ServerContext>> = AHashMap::new();
-    if let Some(published) = previous
-        && let Some(at) = published.listeners.get(listener.name.as_str())
+    let before = previous.and_then(|published| {
+        let at = *published.listeners.get(listener.name.as_str())?;
+        Some((published.snapshot.listeners().get(at)?, published.tls.get(at)?))
+    });
+    if let Some((before, contexts)) = before
+        && Arc::ptr_eq(before, listener)
     {
-        let chains = published.snapshot.listeners()[*at].filter_chains();
-        let known = chains.iter().zip(&published.tls[*at]);
-        earlier.extend(known.filter_map(|(chain, context)| Some((chain.name.as_str(), context.as_ref()?))));
+        return contexts.clone();
     }
-    let context = |name: &str, tls: &Arc<ServerTls>| match earlier.get(name) {
-        Some(context) if Arc::ptr_eq(context.settings(), tls) || context.settings() == tls => (*context).clone(),
-        _ => Arc::new(ServerContext::new(name, tls.clone())),
+    // Most chains stand where they stood.
+    let in_place = |at: usize, chain: &Arc<FilterChain>| {
+        let (before, contexts) = before?;
+        let known = before.filter_chains().get(at)?;
+        let alike = Arc::ptr_eq(known, chain) || (known.name == chain.name && is_same(&known.tls, &chain.tls));
+        alike.then(|| contexts.get(at)?.clone()).flatten()
     };
-    listener.filter_chains().iter().map(|chain| Some(context(&chain.name, chain.tls.as_ref()?))).collect()
+    let mut by_name: Option<AHashMap<&str, &Arc<ServerContext>>> = None;
+    let mut moved = |name: &str, tls: &Arc<ServerTls>| {
+        let by_name = by_name.get_or_insert_with(|| {
+            let known = before.into_iter().flat_map(|(before, known)| before.filter_chains().iter().zip(&**known));
+            known.filter_map(|(chain, context)| Some((chain.name.as_str(), context.as_ref()?))).collect()
+        });
+        match by_name.get(name) {
+            Some(context) if Arc::ptr_eq(context.settings(), tls) || context.settings() == tls => (*context).clone(),
+            _ => Arc::new(ServerContext::new(name, tls.clone())),
+        }
+    };
+    let chains = listener.filter_chains().iter().enumerate();
+    chains.map(|(at, chain)| in_place(at, chain).or_else(|| Some(moved(&chain.name, chain.tls.as_ref()?)))).collect()
+}
+
+/// Whether two filter chains have one and the same TLS.
+fn is_same(a: &Option<Arc<ServerTls>>, b: &Option<Arc<ServerTls>>) -> bool {
+    a.as_ref().zip(b.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b))
 }

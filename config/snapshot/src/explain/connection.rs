@@ -219,7 +219,7 @@ impl Snapshot {
         }
         let chain = match listener.protocol {
             ListenerProtocol::Tls => listener.select_filter_chain(server_name),
-            ListenerProtocol::Http | ListenerProtocol::Tcp => listener.filter_chains().first(),
+            ListenerProtocol::Http | ListenerProtocol::Tcp => listener.filter_chains().first().map(AsRef::as_ref),
         };
         let Some(chain) = chain else {
             let reason = match server_name {

@@ -26,6 +26,17 @@ impl Identities {
     }
 }
 
+/// What [`ClusterRegistry::prepare_after`] gives.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// In the order of the Snapshot's clusters.
+    pub(crate) handles: Vec<Arc<ClusterHandle>>,
+    /// Those that the previous Snapshot did not have.
+    pub(crate) made: Vec<Arc<ClusterHandle>>,
+    /// Whether any cluster came, went or changed.
+    pub(crate) is_other: bool,
+}
+
 /// The clusters that any Snapshot in use has, by name. Survives Snapshots; used by the control plane only.
 ///
 /// It holds nothing alive: a cluster's runtime, its counters and its DNS task end when the last handle is dropped.
@@ -70,21 +81,36 @@ impl ClusterRegistry {
     /// Counters are taken over by cluster name and address, DNS answers by cluster name and target. What is new starts
     /// (a DNS task resolves at once); nothing of other Snapshots changes. A Snapshot that is not served after all costs
     /// nothing: drop the handles.
+    #[cfg(test)]
     pub(crate) fn prepare(&self, snapshot: &Snapshot) -> Vec<Arc<ClusterHandle>> {
+        self.runtimes.lock().retain(|_, runtime| runtime.strong_count() > 0);
+        self.prepare_after(&[], snapshot).handles
+    }
+
+    /// As [`ClusterRegistry::prepare`], where `previous` are the handles of the Snapshot that serves: a cluster that is
+    /// one allocation in both keeps its handle, so that the cost is that of the clusters that changed.
+    pub(crate) fn prepare_after(&self, previous: &[Arc<ClusterHandle>], snapshot: &Snapshot) -> Prepared {
         let mut runtimes = self.runtimes.lock();
-        runtimes.retain(|_, runtime| runtime.strong_count() > 0);
-        snapshot
-            .clusters()
-            .iter()
-            .map(|cluster| {
-                let runtime = runtimes.get(&cluster.name).and_then(Weak::upgrade).unwrap_or_else(|| {
-                    let runtime = Arc::new(ClusterRuntime::new(self.identities.clone()));
-                    runtimes.insert(cluster.name.clone(), Arc::downgrade(&runtime));
-                    runtime
-                });
-                Arc::new(self.handle(cluster, runtime))
-            })
-            .collect()
+        let mut known = previous.iter().peekable();
+        let mut made = Vec::new();
+        let handle = |cluster: &Arc<Cluster>| {
+            // Both are sorted by name; where they are not, a handle is made anew over the same runtime.
+            while known.next_if(|known| *known.name() < cluster.name).is_some() {}
+            if let Some(known) = known.peek().filter(|known| Arc::ptr_eq(known.cluster(), cluster)) {
+                return Arc::clone(known);
+            }
+            let runtime = runtimes.get(&cluster.name).and_then(Weak::upgrade).unwrap_or_else(|| {
+                let runtime = Arc::new(ClusterRuntime::new(self.identities.clone()));
+                runtimes.insert(cluster.name.clone(), Arc::downgrade(&runtime));
+                runtime
+            });
+            let handle = Arc::new(self.handle(cluster, runtime));
+            made.push(handle.clone());
+            handle
+        };
+        let handles: Vec<_> = snapshot.clusters().iter().map(handle).collect();
+        let is_other = !made.is_empty() || handles.len() != previous.len();
+        Prepared { handles, made, is_other }
     }
 
     fn handle(&self, cluster: &Arc<Cluster>, runtime: Arc<ClusterRuntime>) -> ClusterHandle {
@@ -115,8 +141,7 @@ impl ClusterRegistry {
         }
     }
 
-    /// Forgets clusters that no Snapshot in use has any more. Call it after an old Snapshot was let go; without it
-    /// they are forgotten at the next [`ClusterRegistry::prepare`].
+    /// Forgets clusters that no Snapshot in use has any more. Call it after an old Snapshot was let go.
     pub(crate) fn retire(&self) {
         self.runtimes.lock().retain(|_, runtime| runtime.strong_count() > 0);
         self.destinations.sweep();
@@ -167,6 +192,24 @@ mod tests {
         assert_eq!(new[1].pick(&[]).map(|host| port(host.address())), Some(2), "the old request still counts");
         drop(picked);
         assert_eq!(endpoint_status(&new[1], 1).rq_active, 0);
+    }
+
+    #[test]
+    fn clusters_that_did_not_change_keep_their_handles() {
+        let registry = registry();
+        let first = snapshot(vec![static_cluster("a", &[1]), static_cluster("b", &[2]), static_cluster("c", &[3])]);
+        let old = registry.prepare_after(&[], &first);
+        assert_eq!((old.made.len(), old.is_other), (3, true));
+        let [a, c] = [0, 2].map(|at: usize| first.clusters()[at].clone());
+        let all = vec![a, Arc::new(static_cluster("bb", &[2])), c];
+        let listeners: Vec<Arc<tidegate_snapshot::Listener>> = Vec::new();
+        let second = Snapshot::new(listeners, all, first.mesh().clone());
+        let new = registry.prepare_after(&old.handles, &second);
+        assert_eq!(new.made.iter().map(|made| &**made.name()).collect::<Vec<_>>(), ["bb"]);
+        assert!(Arc::ptr_eq(&new.handles[0], &old.handles[0]) && Arc::ptr_eq(&new.handles[2], &old.handles[2]));
+        assert!(!registry.prepare_after(&new.handles, &second).is_other);
+        let fewer = Snapshot::new(second.listeners().iter().cloned(), Vec::new(), second.mesh().clone());
+        assert!(registry.prepare_after(&new.handles, &fewer).is_other);
     }
 
     #[test]
