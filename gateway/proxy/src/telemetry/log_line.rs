@@ -104,9 +104,40 @@ impl<F: Facts> Facts for Escaped<'_, F> {
     fn append(&self, operator: &Operator, out: &mut String) -> bool {
         let start = out.len();
         let found = self.facts.append(operator, out);
-        (self.escape)(out, start);
+        if !is_ours(operator) {
+            (self.escape)(out, start);
+        }
         found
     }
+}
+
+/// Whether a value is of our own making, digits and names that nobody else chose: there is nothing to escape in it.
+fn is_ours(operator: &Operator) -> bool {
+    use Operator::{
+        BytesReceived, BytesSent, DownstreamDirectRemoteAddress, DownstreamDirectRemoteAddressWithoutPort,
+        DownstreamLocalAddress, DownstreamLocalPort, DownstreamRemoteAddress, DownstreamRemoteAddressWithoutPort,
+        Duration, RequestDuration, ResponseCode, ResponseDuration, ResponseFlags, StartTime, UpstreamLocalAddress,
+        UpstreamRequestAttemptCount,
+    };
+    matches!(
+        operator,
+        BytesReceived
+            | BytesSent
+            | DownstreamDirectRemoteAddress
+            | DownstreamDirectRemoteAddressWithoutPort
+            | DownstreamLocalAddress
+            | DownstreamLocalPort
+            | DownstreamRemoteAddress
+            | DownstreamRemoteAddressWithoutPort
+            | Duration
+            | RequestDuration
+            | ResponseCode
+            | ResponseDuration
+            | ResponseFlags
+            | StartTime
+            | UpstreamLocalAddress
+            | UpstreamRequestAttemptCount
+    )
 }
 
 /// Characters that could move a terminal's cursor, end a line or end a quoted text. U+0080 to U+009F are control
@@ -145,10 +176,8 @@ fn escape_json(out: &mut String, start: usize) {
 }
 
 fn escape(out: &mut String, start: usize, mut replace: impl FnMut(char, &mut String)) {
-    // Nearly all values are harmless and stay where they are. The bytes of a harmful character above ASCII begin with
-    // 0xC2 or 0xE2.
-    let suspicious = |byte: &u8| *byte < 0x20 || matches!(*byte, 0x7F | b'"' | b'\\' | 0xC2 | 0xE2);
-    if !out.as_bytes()[start..].iter().any(suspicious) {
+    // Nearly all values are harmless and stay where they are.
+    if !has_suspicious(&out.as_bytes()[start..]) {
         return;
     }
     let value = out.split_off(start);
@@ -159,6 +188,26 @@ fn escape(out: &mut String, start: usize, mut replace: impl FnMut(char, &mut Str
             out.push(character);
         }
     }
+}
+
+/// Whether there may be a harmful character in `text`: the bytes of one above ASCII begin with 0xC2 or 0xE2.
+fn has_suspicious(text: &[u8]) -> bool {
+    // Sixteen bytes at a time and without an early end, so that the compiler compares them all at once.
+    let any_of = |block: &[u8; 16]| {
+        block.iter().fold(false, |found, byte| {
+            found
+                | (*byte < 0x20)
+                | (*byte == 0x7F)
+                | (*byte == b'"')
+                | (*byte == b'\\')
+                | (*byte == 0xC2)
+                | (*byte == 0xE2)
+        })
+    };
+    let (blocks, rest) = text.as_chunks();
+    let mut last = [b' '; 16];
+    last[..rest.len()].copy_from_slice(rest);
+    blocks.iter().any(any_of) || any_of(&last)
 }
 
 fn hex(out: &mut String, byte: u8) {
@@ -213,6 +262,20 @@ mod tests {
         ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
         ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
     ];
+
+    #[test]
+    fn a_harmful_character_is_found_wherever_it_stands() {
+        for length in 0..40 {
+            let harmless = "a\u{e9}~".repeat(20)[..length / 4 * 4].to_owned() + &"x".repeat(length % 4);
+            assert!(!has_suspicious(harmless.as_bytes()), "{harmless}");
+            for at in 0..=length {
+                for harmful in ["\n", "\"", "\\", "\x7f", "\x1f", "\u{85}", "\u{2028}"] {
+                    let text = "x".repeat(at) + harmful + &"y".repeat(length - at);
+                    assert!(has_suspicious(text.as_bytes()), "{text:?}");
+                }
+            }
+        }
+    }
 
     fn text(format: &str) -> LineFormat {
         LineFormat::new(&AccessLogFormat::Text(Template::parse(format).unwrap()))

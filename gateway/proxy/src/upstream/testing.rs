@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tidegate_core::Origin;
 use tidegate_snapshot::{
-    Cluster, DestinationService, Discovery, DnsTarget, Endpoint, EndpointAddress, Health, LoadBalancing, Locality,
-    MeshSettings, Snapshot, UpstreamProtocol, Workload,
+    Cluster, DestinationService, Discovery, DnsTarget, Endpoint, EndpointAddress, Health, Listener, LoadBalancing,
+    Locality, MeshSettings, Snapshot, UpstreamProtocol, Workload,
 };
 
 /// A healthy endpoint; `port` alone tells endpoints apart.
@@ -47,7 +47,7 @@ pub(crate) fn cluster(name: &str, load_balancing: LoadBalancing, discovery: Disc
 }
 
 pub(crate) fn snapshot(clusters: Vec<Cluster>) -> Snapshot {
-    Snapshot::new(Vec::new(), clusters.into_iter().map(Arc::new).collect(), MeshSettings::default())
+    Snapshot::new(Vec::<Listener>::new(), clusters.into_iter().map(Arc::new).collect(), MeshSettings::default())
 }
 
 /// The port of a socket address, by which tests name hosts.
