@@ -31,6 +31,7 @@ for purpose in "$@"; do
         ;;
     rel)
         need nginx-light nginx
+        need slowhttptest slowhttptest
         need util-linux prlimit
         ;;
     h2spec) ;;

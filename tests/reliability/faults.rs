@@ -8,6 +8,7 @@ mod endpoints;
 mod names;
 mod panics;
 mod process;
+mod slowhttptest;
 
 use std::future::Future;
 use std::pin::Pin;

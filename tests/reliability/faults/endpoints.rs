@@ -59,7 +59,7 @@ pub(super) async fn churn(run: Run) -> Verdict {
         let now = members(round);
         write(&now);
         if round % 10 == 0 {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(run.target(Duration::from_millis(200))).await;
             let count = || -> u64 {
                 backends.iter().filter(|backend| !now.contains(&backend.address)).map(EchoBackend::requests).sum()
             };

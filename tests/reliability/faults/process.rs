@@ -43,7 +43,7 @@ pub(super) async fn kill9(run: Run) -> Verdict {
             wrong += usize::from(if during { !body.starts_with('v') } else { after != before });
         }
     }
-    let pass = slowest <= Duration::from_secs(1) && wrong == 0;
+    let pass = slowest <= run.target(Duration::from_secs(1)) && wrong == 0;
     let fields = [("slowest_restart_ms", json!(slowest.as_millis() as u64)), ("wrong_after_restart", json!(wrong))];
     let memory = rig.proxy.memory();
     Verdict { more: more(fields), ..passed(number, Records::default(), Duration::ZERO, memory, pass) }
@@ -75,7 +75,7 @@ pub(super) async fn rlimit(run: Run) -> Verdict {
     let probe = Probe::start([plain(&rig.proxy, Speaks::Http1, 100)]);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let records = probe.finish().await;
-    let pass = alive && spinning <= 0.1 && recovery <= Duration::from_secs(5) && records.failed() == 0;
+    let pass = alive && spinning <= 0.1 && recovery <= run.target(Duration::from_secs(5)) && records.failed() == 0;
     let fields = [
         ("alive", json!(alive)),
         ("cpu_while_starved", json!((spinning * 100.0).round() / 100.0)),
