@@ -1,9 +1,10 @@
 //! R26: a bug in one request, or in one reload, costs that and nothing else.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_tests::process::{free_port, local, target};
+use tidegate_tests::process::{binary, free_port, local, target};
 use tidegate_tests::sut::{HOST, Setup};
 use tidegate_tests::wait::{PATIENCE, until};
 use tidegate_tests::{BOTH, Client, client, yaml};
@@ -29,9 +30,10 @@ async fn counted(rig: &Rig) -> u64 {
 /// No other request may notice, not even one on the same HTTP/2 connection; each panic is counted, and told once
 /// without what the client sent.
 ///
-/// Panics can be injected into debug builds only, so that is what runs here, whatever `--binary` says.
+/// Panics can be injected into debug builds only: where `--binary` is none, the one of this checkout runs.
 pub(super) async fn panic(run: Run) -> Verdict {
-    let binary = target().join("debug/tidegate");
+    let is_debug = |file: &PathBuf| file.parent().is_some_and(|folder| folder.ends_with("debug"));
+    let binary = Some(binary()).filter(is_debug).unwrap_or_else(|| target().join("debug/tidegate"));
     if !binary.is_file() {
         return Verdict::skipped("only debug builds have panics to inject: `cargo build -p tidegate` makes one");
     }
