@@ -21,6 +21,7 @@ mod reload;
 mod scrape;
 mod series;
 mod tcp;
+mod text;
 
 pub(crate) use access_log::{AccessLogSink, AccessLogger, LogCounters};
 pub(crate) use destination::{Destination, Destinations};

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName};
 use tidegate_snapshot::{EndpointAddress, Facts, HeaderField, HeaderOperand, Operator};
 
 use super::ResponseFlags;
+use super::text::{append_ip, append_number, append_socket_address};
 use crate::tls::{PeerCertificate, PeerFacts, TlsInfo};
 
 /// What there is to say about a request that has ended (or, in header values, about one that runs).
@@ -144,7 +145,8 @@ impl Facts for RequestFacts<'_> {
                 cut(operand, out, |field, out| self.append_response_header(field, out))
             }
             Operator::Protocol => text(Some(self.protocol), out),
-            Operator::ResponseCode => shown(Some(self.response_code), out),
+            Operator::ResponseCode => number(Some(self.response_code), out),
+            Operator::ResponseFlags if self.flags.is_empty() => text(Some("-"), out),
             Operator::ResponseFlags => shown(Some(self.flags), out),
             Operator::ResponseCodeDetails => text(self.response_code_details, out),
             Operator::ConnectionTerminationDetails => text(self.connection_termination_details, out),
@@ -155,16 +157,22 @@ impl Facts for RequestFacts<'_> {
             Operator::DownstreamTransportFailureReason => {
                 text(self.downstream_transport_failure_reason.map(|reason| reason.replace(' ', "_")).as_deref(), out)
             }
-            Operator::BytesReceived => shown(Some(self.bytes_received), out),
-            Operator::BytesSent => shown(Some(self.bytes_sent), out),
+            Operator::BytesReceived => number(Some(self.bytes_received), out),
+            Operator::BytesSent => number(Some(self.bytes_sent), out),
             Operator::Duration => milliseconds(self.duration, out),
             Operator::RequestDuration => milliseconds(self.request_duration, out),
             Operator::ResponseDuration => milliseconds(self.response_duration, out),
-            Operator::UpstreamHost => shown(self.upstream_host, out),
+            Operator::UpstreamHost => match self.upstream_host {
+                Some(EndpointAddress::Socket(host)) => {
+                    append_socket_address(*host, out);
+                    true
+                }
+                other => shown(other, out),
+            },
             Operator::UpstreamCluster | Operator::UpstreamClusterRaw => text(self.upstream_cluster, out),
             Operator::UpstreamLocalAddress => address(self.upstream_local_address, out),
             Operator::DownstreamLocalAddress => address(self.downstream_local_address, out),
-            Operator::DownstreamLocalPort => shown(self.downstream_local_address.map(|it| it.port()), out),
+            Operator::DownstreamLocalPort => number(self.downstream_local_address.map(|it| it.port()), out),
             Operator::DownstreamRemoteAddress => address(self.downstream_remote_address, out),
             Operator::DownstreamRemoteAddressWithoutPort => ip(self.downstream_remote_address, out),
             Operator::DownstreamDirectRemoteAddress => address(self.downstream_direct_remote_address, out),
@@ -194,7 +202,7 @@ impl Facts for RequestFacts<'_> {
             Operator::RouteName => text(self.route_name, out),
             Operator::VirtualHostName => text(self.virtual_host_name, out),
             Operator::Hostname => text(self.hostname, out),
-            Operator::UpstreamRequestAttemptCount => shown(Some(self.attempt_count), out),
+            Operator::UpstreamRequestAttemptCount => number(Some(self.attempt_count), out),
         }
     }
 }
@@ -217,7 +225,11 @@ fn cut(operand: &HeaderOperand, out: &mut String, append: impl Fn(&HeaderField, 
 /// The first value of a header; bytes that are no UTF-8 become U+FFFD.
 fn header(headers: Option<&HeaderMap>, name: &HeaderName, out: &mut String) -> bool {
     let Some(value) = headers.and_then(|headers| headers.get(name)) else { return false };
-    out.push_str(&String::from_utf8_lossy(value.as_bytes()));
+    // Nearly all are text, which the check for that passes faster than the search for what is not.
+    match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => out.push_str(text),
+        Err(_) => out.push_str(&String::from_utf8_lossy(value.as_bytes())),
+    }
     true
 }
 
@@ -248,15 +260,20 @@ fn shown(value: Option<impl std::fmt::Display>, out: &mut String) -> bool {
     value.is_some_and(|value| write!(out, "{value}").is_ok())
 }
 
+fn number(value: Option<impl Into<u64>>, out: &mut String) -> bool {
+    value.map(|value| append_number(value.into(), out)).is_some()
+}
+
 fn milliseconds(value: Option<Duration>, out: &mut String) -> bool {
-    shown(value.map(|value| value.as_millis()), out)
+    // Of more than u64 holds of them nobody will be asked.
+    number(value.map(|value| u64::try_from(value.as_millis()).unwrap_or(u64::MAX)), out)
 }
 
 /// Addresses of IPv4 clients are shown as such on sockets of both families.
 fn address(value: Option<SocketAddr>, out: &mut String) -> bool {
-    shown(value.map(|value| SocketAddr::new(value.ip().to_canonical(), value.port())), out)
+    value.map(|value| append_socket_address(SocketAddr::new(value.ip().to_canonical(), value.port()), out)).is_some()
 }
 
 fn ip(value: Option<SocketAddr>, out: &mut String) -> bool {
-    shown(value.map(|value| value.ip().to_canonical()), out)
+    value.map(|value| append_ip(value.ip().to_canonical(), out)).is_some()
 }
