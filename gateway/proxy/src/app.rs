@@ -14,6 +14,7 @@ use crate::connection::Connection;
 use crate::deadline::{Deadline, OnExpiry, WithDeadline};
 use crate::http_proxy;
 use crate::http_service::HttpService;
+use crate::http1::Upstreams;
 use crate::local_reply::LocalReply;
 use crate::peer;
 use crate::shared::Shared;
@@ -37,6 +38,7 @@ pub(crate) struct HttpApp {
     proxy: Arc<HttpProxy<HttpService, TlsConnector>>,
     shared: Arc<Shared>,
     options: HttpServerOptions,
+    upstreams: Upstreams,
 }
 
 impl HttpApp {
@@ -56,7 +58,13 @@ impl HttpApp {
         let connector = TlsConnector::new(shared.limits.max_idle_upstream.min(MAX_IDLE_HTTP2), peer::IDLE);
         let mut proxy = http_proxy::with_connector(&Arc::new(conf), HttpService::new(shared.clone()), connector);
         proxy.server_options = Some(options.clone());
-        Self { proxy: Arc::new(proxy), shared, options }
+        let upstreams = Upstreams::new(shared.limits.max_idle_upstream);
+        Self { proxy: Arc::new(proxy), shared, options, upstreams }
+    }
+
+    /// The idle connections to backends of HTTP/1.
+    pub(crate) fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

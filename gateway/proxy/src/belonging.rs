@@ -26,7 +26,9 @@ pub(crate) fn filter_chain<'l>(
     authority: &str,
 ) -> Result<&'l FilterChain, Misdirected> {
     match (tls, listener.protocol) {
-        (None, ListenerProtocol::Http) => listener.filter_chains().first().map(AsRef::as_ref).ok_or(Misdirected::Connection),
+        (None, ListenerProtocol::Http) => {
+            listener.filter_chains().first().map(AsRef::as_ref).ok_or(Misdirected::Connection)
+        }
         (Some(tls), ListenerProtocol::Tls) => {
             let chain = listener.chain_of_request(tls.chain(), authority).ok_or(Misdirected::Request)?;
             let present = chain.tls.as_deref().ok_or(Misdirected::Connection)?;

@@ -1,7 +1,7 @@
 //! A strict reader of chunked framing, run over bytes as they pass.
 //!
 //! It finds where a chunked body ends, so that what follows can wait for its turn, and refuses what RFC 9112
-//! section 7.1 does not allow. The bytes themselves go on unchanged to Pingora, which decodes them.
+//! section 7.1 does not allow. To Pingora, which decodes them itself, the bytes go on unchanged.
 
 /// Chunk extensions and trailers of one request together, in bytes.
 const MAX_OVERHEAD: usize = 16 * 1024;
@@ -67,6 +67,26 @@ impl ChunkedScan {
             at += 1;
         }
         Ok(at)
+    }
+
+    /// As [`Self::advance`], and moves the data of the chunks to the front of `bytes`. Returns how many bytes belong to the
+    /// body, and how many of data there are.
+    pub(crate) fn decode(&mut self, bytes: &mut [u8]) -> Result<(usize, usize), BadChunk> {
+        let (mut at, mut data) = (0, 0);
+        while at < bytes.len() && !self.is_done() {
+            if let State::Data { left } = self.state {
+                let step = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                bytes.copy_within(at..at + step, data);
+                at += step;
+                data += step;
+                let left = left - step as u64;
+                self.state = if left == 0 { State::DataReturn } else { State::Data { left } };
+                continue;
+            }
+            self.state = self.next(bytes[at])?;
+            at += 1;
+        }
+        Ok((at, data))
     }
 
     fn next(&mut self, byte: u8) -> Result<State, BadChunk> {

@@ -25,7 +25,7 @@ pub(crate) fn connect_failed(session: &Session, context: &mut RequestContext, mu
         context.tried.push(host.id());
     }
     context.transport_failure = Some(transport_failure(&error));
-    let again = retry::allows(session, context);
+    let again = retry::allows_in(session, context);
     error.set_retry(again);
     if !again {
         give_up_on_retries(context);
@@ -54,13 +54,13 @@ pub(crate) fn proxy_failed(
         // The stream was refused, or the connection was going away: the application has not seen the request.
         RetryType::Decided(true) if is_refusal(&error) => {
             context.tried.extend(host.map(|host| host.id()));
-            let again = retry::allows(session, context);
+            let again = retry::allows_in(session, context);
             if !again {
                 give_up_on_retries(context);
             }
             again
         }
-        RetryType::ReusedOnly if reused && retry::allows_replay(session, context) => {
+        RetryType::ReusedOnly if reused && retry::allows_replay_in(session, context) => {
             context.replays += 1;
             true
         }
@@ -74,7 +74,7 @@ fn is_refusal(error: &Error) -> bool {
     error.etype == ErrorType::H2Error || error.etype == RETRIABLE_GRPC_STATUS
 }
 
-fn give_up_on_retries(context: &mut RequestContext) {
+pub(crate) fn give_up_on_retries(context: &mut RequestContext) {
     if retry::retries_made(context) > 0 {
         context.flags |= ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
     }
@@ -141,7 +141,7 @@ pub(crate) fn conclude(session: &Session, context: &mut RequestContext, error: &
     Some(reply)
 }
 
-fn timed_out(context: &RequestContext) -> LocalReply {
+pub(crate) fn timed_out(context: &RequestContext) -> LocalReply {
     if let Some(host) = context.host().filter(|_| context.connected && context.response_start.is_none()) {
         host.timed_out();
     }
@@ -213,7 +213,11 @@ fn tls_failure(error: &Error) -> Option<String> {
         let is_tls = error.kind() == std::io::ErrorKind::InvalidData;
         return is_tls.then(|| format!("TLS_error:{error}:TLS_error_end"));
     }
-    let error: &std::io::Error = error.root_cause().downcast_ref()?;
+    tls_failure_of_io(error.root_cause().downcast_ref()?)
+}
+
+/// As [`tls_failure`], of an error of the connection itself.
+pub(crate) fn tls_failure_of_io(error: &std::io::Error) -> Option<String> {
     error.get_ref()?.is::<rustls::Error>().then(|| TransportFailure::of_io(error).to_string())
 }
 

@@ -8,13 +8,10 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use pingora_error::Result;
-use pingora_http::RequestHeader;
 use tidegate_snapshot::{ClientCertDetails, ForwardClientCert, MeshSettings};
 
+use crate::message::{Fields, Known};
 use crate::tls::TlsInfo;
-
-pub(crate) const NAME: &str = "x-forwarded-client-cert";
 
 /// An element that was made for a connection, and for which details.
 #[derive(Debug)]
@@ -23,29 +20,28 @@ pub(crate) struct Element {
     value: HeaderValue,
 }
 
-/// Makes the header of `request` what its backend may see; `tls` is the client's connection if it has TLS.
+/// Makes the header of a request what its backend may see; `tls` is the client's connection if it has TLS.
 ///
 /// Clients without a certificate have the header taken away, unless it is passed on from whoever sends it.
-pub(crate) fn settle(request: &mut RequestHeader, tls: Option<&TlsInfo>, mesh: &MeshSettings) -> Result<()> {
+pub(crate) fn settle(fields: &mut Fields, tls: Option<&TlsInfo>, mesh: &MeshSettings) {
     let shown = tls.filter(|tls| tls.peer.is_some());
     match (mesh.forward_client_cert, shown) {
-        (ForwardClientCert::AlwaysForwardOnly, _) | (ForwardClientCert::ForwardOnly, Some(_)) => Ok(()),
+        (ForwardClientCert::AlwaysForwardOnly, _) | (ForwardClientCert::ForwardOnly, Some(_)) => {}
         (ForwardClientCert::Sanitize | ForwardClientCert::ForwardOnly, _) | (_, None) => {
-            request.remove_header(NAME);
-            Ok(())
+            fields.remove_known(Known::ForwardedClientCert);
         }
         (ForwardClientCert::SanitizeSet, Some(tls)) => {
-            request.insert_header(NAME, element(tls, mesh.client_cert_details))
+            fields.set_known(Known::ForwardedClientCert, element(tls, mesh.client_cert_details).as_bytes());
         }
         (ForwardClientCert::AppendForward, Some(tls)) => {
             let own = element(tls, mesh.client_cert_details);
             let mut all: Vec<u8> = Vec::new();
-            for value in request.headers.get_all(NAME) {
-                all.extend_from_slice(value.as_bytes());
+            for value in fields.all(Known::ForwardedClientCert) {
+                all.extend_from_slice(value);
                 all.push(b',');
             }
             all.extend_from_slice(own.as_bytes());
-            request.insert_header(NAME, all)
+            fields.set_known(Known::ForwardedClientCert, &all);
         }
     }
 }

@@ -81,7 +81,15 @@ impl Gateway {
             .map(|number| Worker::start(number, &shared).map_err(|source| StartError::Worker { number, source }))
             .collect::<Result<Vec<_>, _>>()?;
         let listeners = Arc::new(Listeners::new(workers, options.port_offset, shared.clone(), control.clone()));
-        Ok(Self { shared, registry, control, access_log, lifecycle, publishing: tokio::sync::Mutex::default(), listeners })
+        Ok(Self {
+            shared,
+            registry,
+            control,
+            access_log,
+            lifecycle,
+            publishing: tokio::sync::Mutex::default(),
+            listeners,
+        })
     }
 
     /// Serves `snapshot` from now on, and returns what the environment does not allow of it (a port that is taken).

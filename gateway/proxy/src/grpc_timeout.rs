@@ -4,9 +4,7 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
-
-pub(crate) const GRPC_TIMEOUT: &str = "grpc-timeout";
+use crate::message::{Fields, Known};
 
 /// Digits that a value may have.
 const MAX_DIGITS: usize = 8;
@@ -14,8 +12,8 @@ const UNITS: [(u8, u64); 4] = [(b'm', 1), (b'S', 1000), (b'M', 60_000), (b'H', 3
 
 /// The time that a client gives its call, in whole milliseconds rounded up. None without one, for zero, which is no limit,
 /// and for what is no such value.
-pub(crate) fn read(headers: &HeaderMap) -> Option<Duration> {
-    let (unit, digits) = headers.get(GRPC_TIMEOUT)?.as_bytes().split_last()?;
+pub(crate) fn read(fields: &Fields) -> Option<Duration> {
+    let (unit, digits) = fields.get(Known::GrpcTimeout)?.split_last()?;
     if digits.is_empty() || digits.len() > MAX_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -46,9 +44,9 @@ mod tests {
     #[test]
     fn timeouts_are_read() {
         let check = |text: &str, milliseconds: Option<u64>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(GRPC_TIMEOUT, text.parse().unwrap());
-            assert_eq!(read(&headers), milliseconds.map(Duration::from_millis), "{text}");
+            let mut fields = Fields::default();
+            fields.add("grpc-timeout", text.as_bytes());
+            assert_eq!(read(&fields), milliseconds.map(Duration::from_millis), "{text}");
         };
         check("300m", Some(300));
         check("2S", Some(2000));
@@ -59,7 +57,7 @@ mod tests {
         for bad in ["0m", "", "m", "5", "5x", "-1S", "+1S", "1.5S", "123456789m", "1 S"] {
             check(bad, None);
         }
-        assert_eq!(read(&HeaderMap::new()), None);
+        assert_eq!(read(&Fields::default()), None);
     }
 
     #[test]

@@ -1,88 +1,76 @@
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderName, HeaderValue};
-use pingora_error::Result;
-use pingora_http::{RequestHeader, ResponseHeader};
 use tidegate_snapshot::{HeaderOperations, HeaderValueTemplate};
 
-use crate::telemetry::RequestFacts;
-
-/// Who can fill the operators of a header's value.
-pub(crate) trait FactSource {
-    fn facts<'a>(&'a self, request: &'a RequestHeader, response: Option<&'a ResponseHeader>) -> RequestFacts<'a>;
-}
+use crate::message::{Fields, Known, ResponseHead};
+use crate::request_context::RequestContext;
 
 /// Carries out a route's operations on a request: removes, then sets, then adds. Operations on `host` are not for
 /// headers: see [`authority`].
-pub(crate) fn apply_to_request(
-    request: &mut RequestHeader,
-    operations: &HeaderOperations,
-    source: &impl FactSource,
-) -> Result<()> {
-    for name in operations.remove.iter().filter(|name| may_change(name)) {
-        request.remove_header(name);
+pub(crate) fn apply_to_request(context: &mut RequestContext, operations: &HeaderOperations) {
+    for name in operations.remove.iter().filter(|name| may_change(name.as_str())) {
+        context.request.fields.remove(name.as_str());
     }
-    for (name, template) in operations.set.iter().filter(|(name, _)| may_change(name)) {
-        if let Some(value) = value(template, || source.facts(request, None)) {
-            request.insert_header(name, value)?;
+    for (operation, list) in [(Fields::set as Edit, &operations.set), (Fields::add, &operations.add)] {
+        for (name, template) in list.iter().filter(|(name, _)| may_change(name.as_str())) {
+            match template {
+                HeaderValueTemplate::Literal(value) => {
+                    operation(&mut context.request.fields, name.as_str(), value.as_bytes());
+                }
+                template => {
+                    if let Some(value) = render(template, context, None) {
+                        operation(&mut context.request.fields, name.as_str(), value.as_bytes());
+                    }
+                }
+            }
         }
     }
-    for (name, template) in operations.add.iter().filter(|(name, _)| may_change(name)) {
-        if let Some(value) = value(template, || source.facts(request, None)) {
-            request.append_header(name, value)?;
-        }
-    }
-    Ok(())
 }
 
-/// As [`apply_to_request`], on the answer to `request`.
-pub(crate) fn apply_to_response(
-    response: &mut ResponseHeader,
-    request: &RequestHeader,
-    operations: &HeaderOperations,
-    source: &impl FactSource,
-) -> Result<()> {
-    for name in operations.remove.iter().filter(|name| may_change(name)) {
-        response.remove_header(name);
+/// As [`apply_to_request`], on the answer.
+pub(crate) fn apply_to_response(response: &mut ResponseHead, operations: &HeaderOperations, context: &RequestContext) {
+    for name in operations.remove.iter().filter(|name| may_change(name.as_str())) {
+        response.fields.remove(name.as_str());
     }
-    for (name, template) in operations.set.iter().filter(|(name, _)| may_change(name)) {
-        if let Some(value) = value(template, || source.facts(request, Some(response))) {
-            response.insert_header(name, value)?;
+    for (operation, list) in [(Fields::set as Edit, &operations.set), (Fields::add, &operations.add)] {
+        for (name, template) in list.iter().filter(|(name, _)| may_change(name.as_str())) {
+            match template {
+                HeaderValueTemplate::Literal(value) => {
+                    operation(&mut response.fields, name.as_str(), value.as_bytes());
+                }
+                template => {
+                    if let Some(value) = render(template, context, Some(response)) {
+                        operation(&mut response.fields, name.as_str(), value.as_bytes());
+                    }
+                }
+            }
         }
     }
-    for (name, template) in operations.add.iter().filter(|(name, _)| may_change(name)) {
-        if let Some(value) = value(template, || source.facts(request, Some(response))) {
-            response.append_header(name, value)?;
-        }
-    }
-    Ok(())
 }
+
+type Edit = fn(&mut Fields, &str, &[u8]);
 
 /// The authority that `operations` give a request; `set` wins over `add`.
-pub(crate) fn authority(
-    operations: &HeaderOperations,
-    request: &RequestHeader,
-    source: &impl FactSource,
-) -> Option<HeaderValue> {
-    let find = |list: &[(HeaderName, HeaderValueTemplate)]| {
-        let (_, template) = list.iter().find(|(name, _)| *name == HOST)?;
-        value(template, || source.facts(request, None))
-    };
-    find(&operations.set).or_else(|| find(&operations.add))
+pub(crate) fn authority(operations: &HeaderOperations, context: &RequestContext) -> Option<String> {
+    let is_host = |name: &http::HeaderName| *name == http::header::HOST;
+    let all = || operations.set.iter().chain(operations.add.iter());
+    let (_, template) = all().find(|(name, _)| is_host(name))?;
+    match template {
+        HeaderValueTemplate::Literal(value) => value.to_str().ok().map(str::to_owned),
+        template => render(template, context, None),
+    }
 }
 
 /// Framing belongs to the connection, and the authority is changed elsewhere.
-fn may_change(name: &HeaderName) -> bool {
-    *name != HOST && *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING
+fn may_change(name: &str) -> bool {
+    !matches!(Known::of(name.as_bytes()), Known::Host | Known::ContentLength | Known::TransferEncoding)
 }
 
 /// None if an operator has nothing to say, or something that no header may hold: line breaks of an attacker.
-fn value<'a>(template: &HeaderValueTemplate, facts: impl FnOnce() -> RequestFacts<'a>) -> Option<HeaderValue> {
+fn render(template: &HeaderValueTemplate, context: &RequestContext, response: Option<&ResponseHead>) -> Option<String> {
+    let mut text = String::new();
     match template {
-        HeaderValueTemplate::Literal(value) => Some(value.clone()),
-        HeaderValueTemplate::Template(template) => {
-            let mut text = String::new();
-            template.render(&facts(), "", &mut text);
-            HeaderValue::try_from(text).ok().filter(|value| !value.is_empty())
-        }
+        HeaderValueTemplate::Literal(value) => text.push_str(value.to_str().ok()?),
+        HeaderValueTemplate::Template(template) => template.render(&context.facts(response), "", &mut text),
     }
+    let is_value = !text.is_empty() && text.bytes().all(|byte| byte >= b' ' && byte != 0x7f || byte == b'\t');
+    is_value.then_some(text)
 }

@@ -16,8 +16,9 @@ use tokio::time::{Instant, sleep};
 use crate::belonging::{self, Misdirected};
 use crate::connection::Connection;
 use crate::deadline::Deadline;
-use crate::edge::{self, Downstream, Refusal};
-use crate::local_reply::{Client, GRPC_STATUS, LocalReply};
+use crate::edge::{self, Downstream};
+use crate::local_reply::{Client, LocalReply};
+use crate::message::{Known, RequestHead, ResponseHead};
 use crate::request_context::{RequestContext, inet};
 use crate::shared::Shared;
 use crate::telemetry::GrpcStatus;
@@ -26,7 +27,7 @@ use crate::{failure, peer, respond, retry, routing, upstream};
 
 const ATTEMPT_COUNT: &str = "x-envoy-attempt-count";
 /// RFC 8555 section 8.3; a token follows.
-const ACME_CHALLENGE: &[u8] = b"/.well-known/acme-challenge/";
+const ACME_CHALLENGE: &str = "/.well-known/acme-challenge/";
 
 /// The request path, in the order in which Pingora calls it.
 pub(crate) struct HttpService {
@@ -56,36 +57,16 @@ impl HttpService {
         Ok(())
     }
 
-    /// Everything between the head of a request and its first byte upstream; an answer if it ends here.
+    /// [`decide`] for a request that Pingora holds.
     fn decide(&self, session: &mut Session, context: &mut RequestContext) -> Result<Option<LocalReply>> {
-        let (Some(connection), Some(published)) = (context.connection.clone(), context.published.clone()) else {
-            return Ok(Some(LocalReply::INTERNAL));
-        };
         // Decides how the body is framed, from headers that are still the client's.
         let has_no_body = session.is_body_done();
-        let request = session.as_downstream_mut().req_header_mut();
-        context.client = Client::of(&request.headers);
-        let downstream = Downstream { peer: connection.peer, tls: connection.tls.as_deref() };
-        match edge::admit(request, downstream, published.snapshot().mesh(), &self.shared.limits) {
-            Ok(admitted) => context.admitted = Some(admitted),
-            Err(Refusal::Reply(reply)) => return Ok(Some(reply)),
-            Err(Refusal::Error(error)) => return Err(error),
+        let header = session.as_downstream_mut().req_header_mut();
+        context.request.read(header);
+        let reply = decide(context, &self.shared);
+        if reply.is_none() {
+            context.request.write(header)?;
         }
-        let Some(listener) = published.listener(&connection.listener.name) else {
-            return Ok(Some(LocalReply::NO_ROUTE));
-        };
-        if let Some(reply) = self.answer_challenge(request) {
-            return Ok(Some(reply));
-        }
-        let chain = match belonging::filter_chain(listener, connection.tls.as_deref(), edge::authority(request)) {
-            Ok(chain) => chain,
-            Err(Misdirected::Request) => return Ok(Some(LocalReply::MISDIRECTED)),
-            Err(Misdirected::Connection) => {
-                connection.ask_to_leave();
-                return Ok(Some(LocalReply::MISDIRECTED));
-            }
-        };
-        let reply = routing::route(request, chain, listener.port, context)?;
         if has_no_body {
             context.request_is_over();
         }
@@ -93,17 +74,43 @@ impl HttpService {
     }
 }
 
-impl HttpService {
-    /// The answer to an authority's question (HTTP-01), which nothing that is configured may come before.
-    fn answer_challenge(&self, request: &RequestHeader) -> Option<LocalReply> {
-        let challenges = self.shared.secrets.challenges();
-        if !challenges.any() {
-            return None;
-        }
-        let token = request.raw_path().strip_prefix(ACME_CHALLENGE)?;
-        let key_authorization = challenges.http(std::str::from_utf8(token).ok()?)?;
-        Some(LocalReply::acme_challenge(&key_authorization))
+/// Everything between the head of a request and its first byte upstream; an answer if it ends here. The context has its
+/// connection, its configuration and its request.
+pub(crate) fn decide(context: &mut RequestContext, shared: &Shared) -> Option<LocalReply> {
+    let (Some(connection), Some(published)) = (context.connection.clone(), context.published.clone()) else {
+        return Some(LocalReply::INTERNAL);
+    };
+    context.client = Client::of(&context.request.fields);
+    let downstream = Downstream { peer: connection.peer, tls: connection.tls.as_deref() };
+    match edge::admit(&mut context.request, downstream, published.snapshot().mesh(), &shared.limits) {
+        Ok(admitted) => context.admitted = Some(admitted),
+        Err(reply) => return Some(reply),
     }
+    let Some(listener) = published.listener(&connection.listener.name) else {
+        return Some(LocalReply::NO_ROUTE);
+    };
+    if let Some(reply) = answer_challenge(&context.request, shared) {
+        return Some(reply);
+    }
+    let chain = match belonging::filter_chain(listener, connection.tls.as_deref(), &context.request.authority) {
+        Ok(chain) => chain,
+        Err(Misdirected::Request) => return Some(LocalReply::MISDIRECTED),
+        Err(Misdirected::Connection) => {
+            connection.ask_to_leave();
+            return Some(LocalReply::MISDIRECTED);
+        }
+    };
+    routing::route(chain, listener.port, context)
+}
+
+/// The answer to an authority's question (HTTP-01), which nothing that is configured may come before.
+fn answer_challenge(request: &RequestHead, shared: &Shared) -> Option<LocalReply> {
+    let challenges = shared.secrets.challenges();
+    if !challenges.any() {
+        return None;
+    }
+    let token = request.target.strip_prefix(ACME_CHALLENGE)?;
+    Some(LocalReply::acme_challenge(&challenges.http(token)?))
 }
 
 #[async_trait]
@@ -128,7 +135,6 @@ impl ProxyHttp for HttpService {
             return Ok(true);
         }
         if context.timeout.is_some() && session.is_http2() {
-            context.keep_head(session.req_header());
             // A client that named its own time knows when it is over, and a stream's beginning is not worth delaying.
             if context.route_has_timeout() {
                 peer::await_short_body(session, context).await?;
@@ -170,19 +176,18 @@ impl ProxyHttp for HttpService {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         request: &mut RequestHeader,
         context: &mut RequestContext,
     ) -> Result<()> {
         request.insert_header(ATTEMPT_COUNT, context.attempts.to_string())?;
-        if request.version == Version::HTTP_2 && edge::accepts_trailers(&session.req_header().headers) {
+        if request.version == Version::HTTP_2 && edge::accepts_trailers(context.request.fields.all(Known::Te)) {
             // Pingora removed it; gRPC demands it.
             request.insert_header(TE, "trailers")?;
         }
         if request.version == Version::HTTP_2 && !request.headers.contains_key(HOST) {
             // Pingora makes `:authority` and `:scheme` anew from it.
-            let authority = edge::authority(session.req_header()).to_owned();
-            request.insert_header(HOST, authority)?;
+            request.insert_header(HOST, context.request.authority.as_str())?;
         }
         Ok(())
     }
@@ -215,7 +220,10 @@ impl ProxyHttp for HttpService {
         if let Some(host) = context.host() {
             host.answered(response.status.as_u16());
         }
-        retry::check_response(session, response, context)?;
+        let mut head = ResponseHead::default();
+        head.read(response);
+        retry::check_response(session, &head, context)?;
+        context.response = head;
         context.response_start.get_or_insert_with(Instant::now);
         Ok(())
     }
@@ -231,13 +239,17 @@ impl ProxyHttp for HttpService {
         }
         context.details = "via_upstream".into();
         context.passed_on = response.status.as_u16();
-        respond::prepare_proxied(session, response, context)?;
+        let mut head = std::mem::take(&mut context.response);
+        // Pingora has settled the framing meanwhile.
+        head.read(response);
+        respond::prepare_proxied(&mut head, context);
+        head.write(response)?;
+        context.response = head;
         if response.status == StatusCode::SWITCHING_PROTOCOLS
             && let Some(connection) = &context.connection
         {
             connection.become_tunnel();
             connection.deadline.set(None);
-            context.keep_head(session.req_header());
             let downstream = session.as_downstream_mut();
             downstream.set_read_timeout(None);
             downstream.set_write_timeout(None);
@@ -255,7 +267,7 @@ impl ProxyHttp for HttpService {
         context: &mut RequestContext,
     ) -> Result<()> {
         if context.client == Client::Grpc
-            && let Some(status) = trailers.get(GRPC_STATUS)
+            && let Some(status) = trailers.get("grpc-status")
         {
             context.grpc_status = Some(GrpcStatus::from_header(status.as_bytes()));
         }
@@ -296,7 +308,11 @@ impl ProxyHttp for HttpService {
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut RequestContext) {
-        context.log(session);
+        // An interim answer is none yet.
+        let is_final = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+        let code = session.response_written().map(|response| response.status).filter(|status| is_final(*status));
+        let (received, sent) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
+        context.log(code.map_or(0, |status| status.as_u16()), received, sent);
     }
 
     /// Failures are in the access log and the metrics.

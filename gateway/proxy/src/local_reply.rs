@@ -4,13 +4,13 @@
 //! dashboards and scripts that were written for Istio.
 
 use std::borrow::Cow;
+use std::io::Write;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION, SERVER};
-use pingora_http::ResponseHeader;
 use tidegate_snapshot::ServerHeader;
 
+use crate::message::{Fields, Known, ResponseHead};
 use crate::telemetry::ResponseFlags;
 
 /// Istio's value of the `server` header at gateways.
@@ -18,9 +18,6 @@ pub(crate) const SERVER_NAME: &str = "istio-envoy";
 
 /// Details of what a route answers by itself.
 pub(crate) const DIRECT_RESPONSE: &str = "direct_response";
-
-pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// How an upstream failed before it answered: the part of the body that differs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -146,44 +143,40 @@ impl LocalReply {
     }
 
     /// The answer as it is sent: to a gRPC client 200 with a `grpc-status`, since it looks at nothing else.
-    ///
-    /// # Errors
-    /// A status outside of 100 to 999, which no configuration that was validated has.
-    pub(crate) fn response(
-        &self,
-        client: Client,
-        server: &ServerHeader,
-    ) -> pingora_error::Result<(ResponseHeader, Bytes)> {
+    pub(crate) fn response(&self, client: Client, server: &ServerHeader) -> (ResponseHead, Bytes) {
         let (status, body) = match client {
             Client::Grpc => (200, &[][..]),
             Client::Http => (self.status, &*self.body),
         };
-        let mut header = ResponseHeader::build(status, Some(8))?;
+        let mut head = ResponseHead { status, ..ResponseHead::default() };
+        let fields = &mut head.fields;
         match client {
             Client::Grpc => {
-                header.insert_header(CONTENT_TYPE, "application/grpc")?;
-                header.insert_header(GRPC_STATUS, grpc_status(self.status))?;
+                fields.add("content-type", b"application/grpc");
+                fields.add("grpc-status", grpc_status(self.status).as_bytes());
                 if !self.body.is_empty() {
-                    header.insert_header(GRPC_MESSAGE, grpc_message(&self.body))?;
+                    fields.add("grpc-message", grpc_message(&self.body).as_bytes());
                 }
             }
             Client::Http => {
                 if may_have_body(status) {
-                    header.insert_header(CONTENT_LENGTH, body.len())?;
+                    // Writing to memory does not fail.
+                    fields.set_with(Known::ContentLength, |text| _ = write!(text, "{}", body.len()));
                 }
                 if !body.is_empty() {
-                    header.insert_header(CONTENT_TYPE, "text/plain")?;
+                    fields.add("content-type", b"text/plain");
                 }
-                if let Some(location) = &self.location {
-                    header.insert_header(LOCATION, location.as_str())?;
+                if let Some(location) = self.location.as_deref().filter(|it| !it.bytes().any(|b| b < b' ' || b == 0x7f))
+                {
+                    fields.add("location", location.as_bytes());
                 }
             }
         }
         match server {
-            ServerHeader::Default | ServerHeader::PassThrough => header.insert_header(SERVER, SERVER_NAME)?,
-            ServerHeader::Value(value) => header.insert_header(SERVER, value.as_str())?,
+            ServerHeader::Default | ServerHeader::PassThrough => fields.add("server", SERVER_NAME.as_bytes()),
+            ServerHeader::Value(value) => fields.add("server", value.as_bytes()),
         }
-        Ok((header, Bytes::copy_from_slice(body)))
+        (head, Bytes::copy_from_slice(body))
     }
 
     /// The answer to bytes that never became a request: HTTP/1.1, after which the connection is closed.
@@ -215,8 +208,8 @@ pub(crate) enum Client {
 
 impl Client {
     /// By the request's `content-type`: `application/grpc` alone or followed by `+` or `;`.
-    pub(crate) fn of(headers: &http::HeaderMap) -> Self {
-        let content_type = headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    pub(crate) fn of(fields: &Fields) -> Self {
+        let content_type = fields.get(Known::ContentType).unwrap_or_default();
         match content_type.strip_prefix(b"application/grpc") {
             Some([] | [b'+' | b';', ..]) => Self::Grpc,
             _ => Self::Http,
@@ -224,7 +217,7 @@ impl Client {
     }
 }
 
-fn may_have_body(status: u16) -> bool {
+pub(crate) fn may_have_body(status: u16) -> bool {
     status >= 200 && status != 204 && status != 304
 }
 
@@ -257,20 +250,24 @@ fn grpc_message(body: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn response(reply: &LocalReply, client: Client) -> (ResponseHeader, Bytes) {
-        reply.response(client, &ServerHeader::Default).unwrap()
+    fn response(reply: &LocalReply, client: Client) -> (ResponseHead, Bytes) {
+        reply.response(client, &ServerHeader::Default)
+    }
+
+    fn value<'a>(head: &'a ResponseHead, name: &str) -> Option<&'a str> {
+        head.fields.get_name(name).map(|value| std::str::from_utf8(value).unwrap())
     }
 
     #[test]
     fn replies_say_what_envoy_says() {
         let (header, body) = response(&LocalReply::NO_ROUTE, Client::Http);
-        assert_eq!((header.status.as_u16(), &header.headers["content-length"]), (404, &"0".parse().unwrap()));
-        assert!(body.is_empty() && !header.headers.contains_key("content-type"));
-        assert_eq!(header.headers["server"], "istio-envoy");
+        assert_eq!((header.status, value(&header, "content-length")), (404, Some("0")));
+        assert!(body.is_empty() && value(&header, "content-type").is_none());
+        assert_eq!(value(&header, "server"), Some("istio-envoy"));
 
         let (header, body) = response(&LocalReply::NO_HEALTHY_UPSTREAM, Client::Http);
-        assert_eq!((header.status.as_u16(), &*body), (503, &b"no healthy upstream"[..]));
-        assert_eq!(header.headers["content-type"], "text/plain");
+        assert_eq!((header.status, &*body), (503, &b"no healthy upstream"[..]));
+        assert_eq!(value(&header, "content-type"), Some("text/plain"));
 
         let reply = LocalReply::upstream_reset(
             ResetReason::RemoteConnectionFailure,
@@ -294,10 +291,10 @@ mod tests {
     fn a_grpc_client_gets_a_grpc_status() {
         let check = |reply: LocalReply, status: &str, message: Option<&str>| {
             let (header, body) = response(&reply, Client::Grpc);
-            assert_eq!((header.status.as_u16(), body.len()), (200, 0));
-            assert_eq!(header.headers["content-type"], "application/grpc");
-            assert_eq!(header.headers["grpc-status"], status);
-            assert_eq!(header.headers.get("grpc-message").map(|m| m.to_str().unwrap()), message);
+            assert_eq!((header.status, body.len()), (200, 0));
+            assert_eq!(value(&header, "content-type"), Some("application/grpc"));
+            assert_eq!(value(&header, "grpc-status"), Some(status));
+            assert_eq!(value(&header, "grpc-message"), message);
         };
         check(LocalReply::NO_ROUTE, "12", None);
         check(LocalReply::NO_HEALTHY_UPSTREAM, "14", Some("no healthy upstream"));
@@ -313,9 +310,9 @@ mod tests {
             ("application/grpc-web", Client::Http),
             ("text/plain", Client::Http),
         ] {
-            let mut headers = http::HeaderMap::new();
-            headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
-            assert_eq!(Client::of(&headers), client, "{content_type}");
+            let mut fields = Fields::default();
+            fields.add("content-type", content_type.as_bytes());
+            assert_eq!(Client::of(&fields), client, "{content_type}");
         }
     }
 }

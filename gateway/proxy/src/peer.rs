@@ -13,7 +13,6 @@ use pingora_proxy::Session;
 use tidegate_snapshot::{EndpointAddress, UpstreamProtocol};
 use tokio::time::{Instant, timeout_at};
 
-use crate::edge;
 use crate::local_reply::LocalReply;
 use crate::request_context::RequestContext;
 use crate::upstream::{ClusterTls, ConnectionGuard, HostState, Target, TransportFailure};
@@ -54,7 +53,7 @@ pub(crate) fn build(
     let http2 = http2 && !session.is_upgrade_req();
     let target = match cluster.tls() {
         Some(tls) => {
-            let secured = secure(session, tls, &host, http2);
+            let secured = secure(&context.request.authority, tls, &host, http2);
             if secured.is_err() {
                 // An earlier try may have failed for another reason.
                 context.transport_failure = None;
@@ -100,17 +99,24 @@ pub(crate) fn build(
     Ok(Box::new(peer))
 }
 
+fn secure(authority: &str, tls: &ClusterTls, host: &Arc<HostState>, http2: bool) -> Result<Target> {
+    target(authority, tls, host, http2).map_err(|failure| {
+        host.connect_failed();
+        Error::because(ErrorType::TLSHandshakeFailure, "before connecting", failure).into_up()
+    })
+}
+
 /// What a connection that is secured must be.
 ///
 /// # Errors
 /// A secret is missing, or there is no name to verify.
-fn secure(session: &Session, tls: &ClusterTls, host: &Arc<HostState>, http2: bool) -> Result<Target> {
-    let authority = edge::authority(session.req_header());
-    let target = || Ok(Target::new(host.clone(), tls.trust()?, tls.server_name(Some(authority))?, http2));
-    target().map_err(|failure: TransportFailure| {
-        host.connect_failed();
-        Error::because(ErrorType::TLSHandshakeFailure, "before connecting", failure).into_up()
-    })
+pub(crate) fn target(
+    authority: &str,
+    tls: &ClusterTls,
+    host: &Arc<HostState>,
+    http2: bool,
+) -> Result<Target, TransportFailure> {
+    Ok(Target::new(host.clone(), tls.trust()?, tls.server_name(Some(authority))?, http2))
 }
 
 /// Waits for a short body of an HTTP/2 request that has a timeout, as every unary call's is.

@@ -2,19 +2,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{StatusCode, Version};
 use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddress;
-use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::Session;
 use smallvec::SmallVec;
 use tidegate_snapshot::{Forward, Route, RouteAction, VirtualHost, WeightedCluster};
 use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::deadline::Deadline;
-use crate::edge::{self, Admitted};
-use crate::header_operations::FactSource;
+use crate::edge::Admitted;
 use crate::local_reply::{Client, LocalReply};
+use crate::message::{Known, RequestHead, ResponseHead};
 use crate::published::Published;
 use crate::shared::Shared;
 use crate::telemetry::{GrpcStatus, RequestFacts, RequestOutcome, RequestProtocol, ResponseFlags};
@@ -59,6 +56,10 @@ pub(crate) struct RequestContext {
     shared: Arc<Shared>,
     pub(crate) start: SystemTime,
     pub(crate) started: Instant,
+    /// As the client sent it, then as the backend gets it.
+    pub(crate) request: RequestHead,
+    /// As the client gets it; status 0 while there is none.
+    pub(crate) response: ResponseHead,
     pub(crate) connection: Option<Arc<Connection>>,
     /// The one view of the configuration that this request has.
     pub(crate) published: Option<Arc<Published>>,
@@ -98,8 +99,6 @@ pub(crate) struct RequestContext {
     pub(crate) grpc_status: Option<GrpcStatus>,
     /// Status of the backend's answer, once its head was passed on.
     pub(crate) passed_on: u16,
-    /// A copy of the head, for the log line of a request that may be dropped.
-    kept_head: Option<Box<RequestHeader>>,
     logged: bool,
 }
 
@@ -109,6 +108,8 @@ impl RequestContext {
             shared,
             start: SystemTime::now(),
             started: Instant::now(),
+            request: RequestHead::default(),
+            response: ResponseHead::default(),
             connection: None,
             published: None,
             stream_deadline: None,
@@ -138,7 +139,6 @@ impl RequestContext {
             transport_failure: None,
             grpc_status: None,
             passed_on: 0,
-            kept_head: None,
             logged: false,
         }
     }
@@ -174,43 +174,37 @@ impl RequestContext {
         }
     }
 
-    /// Remembers the head of a request whose future may be dropped before [`Self::log`]: an HTTP/2 stream with a
-    /// deadline, a tunnel.
-    pub(crate) fn keep_head(&mut self, request: &RequestHeader) {
-        self.kept_head.get_or_insert_with(|| Box::new(request.clone()));
-    }
-
-    /// Counts and logs the request. Only the first call does anything.
-    pub(crate) fn log(&mut self, session: &Session) {
+    /// Counts and logs the request, which ended with an answer of `code` (0 for none); `received` and `sent` are bytes
+    /// of bodies. Only the first call does anything.
+    pub(crate) fn log(&mut self, code: u16, received: u64, sent: u64) {
         if std::mem::replace(&mut self.logged, true) {
             return;
         }
-        let request = session.req_header();
-        // An interim answer is none yet.
-        let is_final = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
-        let response = session.response_written().filter(|response| is_final(response.status));
-        let code = response.map_or(0, |response| response.status.as_u16());
-        let received = session.body_bytes_read() as u64;
-        let sent = session.body_bytes_sent() as u64;
         if self.client == Client::Grpc
             && self.grpc_status.is_none()
-            && let Some(status) = response.and_then(|response| response.headers.get("grpc-status"))
+            && let Some(status) = self.response.fields.get(Known::GrpcStatus).filter(|_| code != 0)
         {
-            self.grpc_status = Some(GrpcStatus::from_header(status.as_bytes()));
+            self.grpc_status = Some(GrpcStatus::from_header(status));
         }
-        let head = head_bytes(&request.headers) + request.raw_path().len() as u64;
-        let response_head = response.map_or(0, |response| head_bytes(&response.headers));
-        self.count(code, received + head, sent + response_head);
+        let response = Some(&self.response).filter(|_| code != 0);
+        let response_head = response.map_or(0, |response| response.fields.size());
+        let duration = self.started.elapsed();
+        self.count(code, received + self.request.size(), sent + response_head, duration);
         let Some(sink) = self.published.as_ref().and_then(|published| published.access_log()) else { return };
-        let mut facts = self.facts(request, None);
-        facts.response_headers = response.map(|response| &response.headers);
+        let mut facts = self.facts(response);
+        facts.duration = Some(duration);
         facts.response_code = code;
         facts.bytes_received = received;
         facts.bytes_sent = sent;
         sink.log(&facts);
     }
 
-    fn count(&self, code: u16, request_bytes: u64, response_bytes: u64) {
+    /// The request will be served and logged by another context.
+    pub(crate) fn hand_over(mut self) {
+        self.logged = true;
+    }
+
+    fn count(&self, code: u16, request_bytes: u64, response_bytes: u64, duration: Duration) {
         let destination = match (self.host(), &self.cluster) {
             (Some(host), _) => host.destination(),
             (None, Some(cluster)) => cluster.destination(),
@@ -225,7 +219,7 @@ impl RequestContext {
             code,
             flags: self.flags,
             protocol,
-            duration: self.started.elapsed(),
+            duration,
             request_bytes,
             response_bytes,
         });
@@ -235,26 +229,18 @@ impl RequestContext {
     }
 }
 
-fn head_bytes(headers: &http::HeaderMap) -> u64 {
-    headers.iter().map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64).sum()
-}
-
-impl FactSource for RequestContext {
-    fn facts<'a>(&'a self, request: &'a RequestHeader, response: Option<&'a ResponseHeader>) -> RequestFacts<'a> {
-        // Paths that are no text were refused.
-        let path = std::str::from_utf8(request.raw_path()).unwrap_or_default();
-        let mut facts = RequestFacts::new(self.start, request.method.as_str(), path, &request.headers);
+impl RequestContext {
+    /// What there is to say of the request now, `response` being the answer as far as it is known.
+    pub(crate) fn facts<'a>(&'a self, response: Option<&'a ResponseHead>) -> RequestFacts<'a> {
+        let mut facts = RequestFacts::new(self.start, &self.request.method, &self.request.target, &self.request.fields);
+        facts.request_headers = &self.request;
         facts.scheme = if self.admitted.is_some_and(|admitted| admitted.is_https) { "https" } else { "http" };
-        facts.authority = edge::authority(request);
+        facts.authority = &self.request.authority;
         facts.original_path = self.original_path.as_deref();
-        facts.protocol = match request.version {
-            Version::HTTP_2 => "HTTP/2",
-            Version::HTTP_10 => "HTTP/1.0",
-            _ => "HTTP/1.1",
-        };
+        facts.protocol = self.request.protocol.as_str();
         if let Some(response) = response {
-            facts.response_headers = Some(&response.headers);
-            facts.response_code = response.status.as_u16();
+            facts.response_headers = Some(&response.fields);
+            facts.response_code = response.status;
         }
         facts.flags = self.flags;
         facts.response_code_details = Some(&*self.details);
@@ -280,8 +266,8 @@ impl FactSource for RequestContext {
     }
 }
 
-/// A request whose future is dropped, because its time was over or the gateway stops, is counted all the same, and
-/// logged if its head was kept.
+/// A request whose future is dropped, because its time was over or the gateway stops, is counted and logged all the
+/// same.
 impl Drop for RequestContext {
     fn drop(&mut self) {
         if self.logged || self.published.is_none() {
@@ -289,13 +275,7 @@ impl Drop for RequestContext {
         }
         self.flags |=
             if self.is_expired() { ResponseFlags::UPSTREAM_REQUEST_TIMEOUT } else { ResponseFlags::LOCAL_RESET };
-        self.count(self.passed_on, 0, 0);
-        let sink = self.published.as_ref().and_then(|published| published.access_log());
-        if let (Some(sink), Some(head)) = (sink, &self.kept_head) {
-            let mut facts = self.facts(head, None);
-            facts.response_code = self.passed_on;
-            sink.log(&facts);
-        }
+        self.log(self.passed_on, 0, 0);
     }
 }
 

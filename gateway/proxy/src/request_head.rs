@@ -1,13 +1,13 @@
-//! The bytes of an HTTP/1 request head, checked before any parser acts on them.
+//! The bytes of an HTTP/1 request head: judged line by line as they come, and taken apart on the way.
 //!
-//! Pingora's parser takes several things that RFC 9112 calls errors, escapes illegal targets, and answers by itself
-//! when it refuses. So the head is read and judged here first; what passes is handed over whole. Nothing of it is
-//! decoded twice: only lengths, line ends and the fields that frame the message are looked at.
+//! What two parsers could read differently is refused here, before anything acts on it. Requests that Pingora serves
+//! (upgrades, HTTP/2 backends) are handed to it as the bytes that passed.
 
 use memchr::memchr;
 
 use crate::Limits;
 use crate::local_reply::LocalReply;
+use crate::message::{RequestHead, Span};
 
 /// How the body that follows a head is delimited (RFC 9112 section 6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,14 +18,14 @@ pub(crate) enum Framing {
 
 /// What was learned of a head that is complete and may be served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct RequestHead {
+pub(crate) struct FramedHead {
     /// Bytes of the head with its empty line.
     pub(crate) length: usize,
     pub(crate) framing: Framing,
 }
 
 /// A head that is not complete yet remembers how far it was searched.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct HeadScan {
     /// Start of the line that is not complete.
     line: usize,
@@ -36,11 +36,17 @@ pub(crate) struct HeadScan {
 }
 
 impl HeadScan {
-    /// Looks at `bytes`, which begins as it began in earlier calls; none while the head is not complete.
+    /// Looks at `bytes`, which begins as it began in earlier calls, and puts what it finds into `request`, which nothing
+    /// else touches between the calls; none while the head is not complete. `Host` becomes the authority.
     ///
     /// # Errors
     /// The answer to a head that must not be served; the connection is closed after it.
-    pub(crate) fn advance(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<RequestHead>, LocalReply> {
+    pub(crate) fn advance(
+        &mut self,
+        bytes: &[u8],
+        limits: &Limits,
+        request: &mut RequestHead,
+    ) -> Result<Option<FramedHead>, LocalReply> {
         loop {
             let Some(at) = memchr(b'\n', &bytes[self.line..]) else {
                 return if bytes.len() - self.line > limits.max_header_bytes || bytes.len() > limits.max_header_bytes {
@@ -58,15 +64,21 @@ impl HeadScan {
             let Some(line) = bytes[self.line..end - 1].strip_suffix(b"\r") else {
                 return Err(LocalReply::BAD_REQUEST);
             };
-            self.line = end;
+            let start = std::mem::replace(&mut self.line, end);
             if self.lines == 0 {
-                request_line(line, limits)?;
+                request.clear();
+                request_line(line, limits, request)?;
             } else if line.is_empty() {
-                return self.finish(end).map(Some);
+                let framed = self.finish(end)?;
+                request.fields.adopt(&bytes[..end]);
+                request.take_host();
+                return Ok(Some(framed));
             } else if self.lines > limits.max_headers {
                 return Err(LocalReply::HEADERS_TOO_LARGE);
             } else {
-                self.field(line)?;
+                let (name, value) = self.field(line)?;
+                let span = |part: Part| Span::new(start + part.0, part.1);
+                request.fields.announce(span(name), span(value));
             }
             self.lines += 1;
         }
@@ -76,7 +88,7 @@ impl HeadScan {
         if self.lines == 0 { LocalReply::URI_TOO_LONG } else { LocalReply::HEADERS_TOO_LARGE }
     }
 
-    fn finish(&self, length: usize) -> Result<RequestHead, LocalReply> {
+    fn finish(&self, length: usize) -> Result<FramedHead, LocalReply> {
         if !self.host {
             return Err(LocalReply::MISSING_HOST);
         }
@@ -86,14 +98,17 @@ impl HeadScan {
             (true, None) => Framing::Chunked,
             (false, length) => Framing::Length(length.unwrap_or(0)),
         };
-        Ok(RequestHead { length, framing })
+        Ok(FramedHead { length, framing })
     }
 
-    fn field(&mut self, line: &[u8]) -> Result<(), LocalReply> {
+    /// Where name and value stand in `line`.
+    fn field(&mut self, line: &[u8]) -> Result<(Part, Part), LocalReply> {
         // A line that begins with white space is folded into the one before (obs-fold).
         let colon = memchr(b':', line).filter(|at| *at > 0).ok_or(LocalReply::BAD_REQUEST)?;
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if !name.iter().all(|byte| is_token(*byte)) || !line[colon + 1..].iter().all(|byte| is_field_byte(*byte)) {
+        let (name, rest) = (&line[..colon], line[colon + 1..].trim_ascii_start());
+        let value_start = line.len() - rest.len();
+        let value = rest.trim_ascii_end();
+        if !is_name(name) || !is_value(&line[colon + 1..]) {
             return Err(LocalReply::BAD_REQUEST);
         }
         let is = |expected: &[u8]| name.eq_ignore_ascii_case(expected);
@@ -111,15 +126,18 @@ impl HeadScan {
                 return Err(LocalReply::BAD_REQUEST);
             }
         }
-        Ok(())
+        Ok(((0, colon), (value_start, value.len())))
     }
 }
+
+/// Start and length.
+type Part = (usize, usize);
 
 fn only_once(seen: &mut bool) -> Result<(), LocalReply> {
     if std::mem::replace(seen, true) { Err(LocalReply::BAD_REQUEST) } else { Ok(()) }
 }
 
-fn request_line(line: &[u8], limits: &Limits) -> Result<(), LocalReply> {
+fn request_line(line: &[u8], limits: &Limits, request: &mut RequestHead) -> Result<(), LocalReply> {
     if line.len() > limits.max_request_line {
         return Err(LocalReply::URI_TOO_LONG);
     }
@@ -129,11 +147,14 @@ fn request_line(line: &[u8], limits: &Limits) -> Result<(), LocalReply> {
         return Err(LocalReply::BAD_REQUEST);
     };
     // Registered methods have at most 17 letters; a longer one is an attack on logs.
-    let method_is_fine = (1..=32).contains(&method.len()) && method.iter().all(|byte| is_token(*byte));
+    let method_is_fine = (1..=32).contains(&method.len()) && is_name(method);
     let target_is_fine = !target.is_empty() && target.iter().all(|byte| *byte > b' ' && *byte != 0x7f);
     if !method_is_fine || !target_is_fine {
         return Err(LocalReply::BAD_REQUEST);
     }
+    // Tokens are text. A target that is none is refused as a path, once the request has a log line.
+    request.method.push_str(std::str::from_utf8(method).unwrap_or_default());
+    request.target.push_str(std::str::from_utf8(target).unwrap_or_default());
     match version {
         b"HTTP/1.1" => Ok(()),
         b"HTTP/1.0" => Err(LocalReply::LOW_VERSION),
@@ -141,18 +162,49 @@ fn request_line(line: &[u8], limits: &Limits) -> Result<(), LocalReply> {
     }
 }
 
+const TOKEN: u8 = 1;
+const VALUE: u8 = 2;
+/// What each byte may be part of.
+static CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let it = byte as u8;
+        if it.is_ascii_alphanumeric()
+            || matches!(
+                it,
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            )
+        {
+            classes[byte] |= TOKEN;
+        }
+        if it >= b' ' && it != 0x7f || it == b'\t' {
+            classes[byte] |= VALUE;
+        }
+        byte += 1;
+    }
+    classes
+}
+
 /// RFC 9110 section 5.6.2.
 pub(crate) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    CLASSES[byte as usize] & TOKEN != 0
+}
+
+/// Whether `bytes` can be a field's name; not whether there are any.
+pub(crate) fn is_name(bytes: &[u8]) -> bool {
+    bytes.iter().fold(TOKEN, |all, byte| all & CLASSES[*byte as usize]) != 0
 }
 
 /// Visible characters, blanks and obs-text; no control characters (RFC 9110 section 5.5).
-fn is_field_byte(byte: u8) -> bool {
-    byte >= b' ' && byte != 0x7f || byte == b'\t'
+pub(crate) fn is_value(bytes: &[u8]) -> bool {
+    bytes.iter().fold(VALUE, |all, byte| all & CLASSES[*byte as usize]) != 0
 }
 
 /// Digits only: no sign, no list, nothing that two parsers could read differently.
-fn decimal(value: &[u8]) -> Option<u64> {
+pub(crate) fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
     }
@@ -166,8 +218,8 @@ fn decimal(value: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn scan(text: &str) -> Result<Option<RequestHead>, LocalReply> {
-        HeadScan::default().advance(text.as_bytes(), &Limits::default())
+    fn scan(text: &str) -> Result<Option<FramedHead>, LocalReply> {
+        HeadScan::default().advance(text.as_bytes(), &Limits::default(), &mut RequestHead::default())
     }
 
     fn get(fields: &str) -> String {
@@ -178,7 +230,7 @@ mod tests {
     fn heads_are_accepted_with_their_framing() {
         let check = |fields: &str, framing: Framing| {
             let text = get(fields);
-            assert_eq!(scan(&text), Ok(Some(RequestHead { length: text.len(), framing })), "{fields:?}");
+            assert_eq!(scan(&text), Ok(Some(FramedHead { length: text.len(), framing })), "{fields:?}");
         };
         check("", Framing::Length(0));
         check("Content-Length: 5\r\n", Framing::Length(5));
@@ -189,16 +241,30 @@ mod tests {
     }
 
     #[test]
+    fn a_head_is_taken_apart() {
+        let mut request = RequestHead::default();
+        let text = "POST /a?b HTTP/1.1\r\nX-One:  1 \r\nHost: A.com:80\r\nEmpty:\r\nx-one: 2\r\n\r\n";
+        HeadScan::default().advance(text.as_bytes(), &Limits::default(), &mut request).unwrap().unwrap();
+        assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/a?b"));
+        assert_eq!(request.authority, "A.com:80");
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let fields: Vec<_> = request.fields.iter().map(|(name, value)| (text(name), text(value))).collect();
+        let expected = [("x-one", "1"), ("empty", ""), ("x-one", "2")];
+        assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
     fn a_head_may_come_in_pieces_and_the_rest_is_left() {
         let text = get("Content-Length: 3\r\n") + "abcGET";
         let mut scan = HeadScan::default();
         let limits = Limits::default();
         let head_length = text.len() - 6;
+        let mut request = RequestHead::default();
         for end in 0..head_length {
-            assert_eq!(scan.advance(&text.as_bytes()[..end], &limits), Ok(None), "{end}");
+            assert_eq!(scan.advance(&text.as_bytes()[..end], &limits, &mut request), Ok(None), "{end}");
         }
-        let head = scan.advance(text.as_bytes(), &limits).unwrap().unwrap();
-        assert_eq!(head, RequestHead { length: head_length, framing: Framing::Length(3) });
+        let head = scan.advance(text.as_bytes(), &limits, &mut request).unwrap().unwrap();
+        assert_eq!(head, FramedHead { length: head_length, framing: Framing::Length(3) });
     }
 
     /// The rows of "Accepted" in Pingora's smuggling behaviour, and what else RFC 9112 calls an error.
@@ -253,7 +319,11 @@ mod tests {
     fn sizes_are_bounded_whether_or_not_the_line_ends() {
         let limits = Limits { max_header_bytes: 1000, max_headers: 3, max_request_line: 100, ..Limits::default() };
         let check = |text: String, reply: LocalReply| {
-            assert_eq!(HeadScan::default().advance(text.as_bytes(), &limits), Err(reply), "{text:?}");
+            assert_eq!(
+                HeadScan::default().advance(text.as_bytes(), &limits, &mut RequestHead::default()),
+                Err(reply),
+                "{text:?}"
+            );
         };
         let long = "a".repeat(1001);
         check(format!("GET /{} HTTP/1.1\r\n", "a".repeat(100)), LocalReply::URI_TOO_LONG);
@@ -261,7 +331,12 @@ mod tests {
         check(get(&format!("X: {long}\r\n")), LocalReply::HEADERS_TOO_LARGE);
         check(format!("GET / HTTP/1.1\r\nX: {long}"), LocalReply::HEADERS_TOO_LARGE);
         check(get("A: a\r\nB: b\r\nC: c\r\n"), LocalReply::HEADERS_TOO_LARGE);
-        assert!(HeadScan::default().advance(get("A: a\r\nB: b\r\n").as_bytes(), &limits).unwrap().is_some());
+        assert!(
+            HeadScan::default()
+                .advance(get("A: a\r\nB: b\r\n").as_bytes(), &limits, &mut RequestHead::default())
+                .unwrap()
+                .is_some()
+        );
     }
     /// Bytes that were changed at random are judged alike however they arrive.
     #[test]
@@ -283,12 +358,12 @@ mod tests {
                     _ => drop(bytes.remove(at)),
                 }
             }
-            let whole = HeadScan::default().advance(&bytes, &limits);
-            let mut scan = HeadScan::default();
+            let whole = HeadScan::default().advance(&bytes, &limits, &mut RequestHead::default());
+            let (mut scan, mut request) = (HeadScan::default(), RequestHead::default());
             let mut end = 0;
             let pieces = loop {
                 end = (end + random.usize(1..12)).min(bytes.len());
-                match scan.advance(&bytes[..end], &limits) {
+                match scan.advance(&bytes[..end], &limits, &mut request) {
                     Ok(None) if end < bytes.len() => {}
                     result => break result,
                 }

@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use pingora_error::{Error, ErrorType, Result};
-use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::http_service::pause;
-use crate::local_reply::{Client, GRPC_STATUS, LocalReply};
+use crate::local_reply::{Client, LocalReply};
+use crate::message::{Known, ResponseHead};
 use crate::request_context::RequestContext;
 
 /// Tries after the first.
@@ -24,21 +24,26 @@ const MAX_BACK_OFF: Duration = Duration::from_millis(250);
 /// The backend said in the head of its answer that the call may be made again.
 pub(crate) const RETRIABLE_GRPC_STATUS: ErrorType = ErrorType::Custom("RetriableGrpcStatus");
 
-/// Whether the policy allows one more try after one that did not reach the backend's application.
-pub(crate) fn allows(session: &Session, context: &RequestContext) -> bool {
-    retries_made(context) < MAX_RETRIES
-        && !context.is_expired()
-        // What was sent to the failed try could not be sent again.
-        && !session.as_ref().retry_buffer_truncated()
+/// Whether the policy allows one more try after one that did not reach the backend's application. That what was sent
+/// can be sent again is for the caller to know.
+pub(crate) fn allows(context: &RequestContext) -> bool {
+    retries_made(context) < MAX_RETRIES && !context.is_expired()
 }
 
 /// Whether a request that met a dead pooled connection may be sent again: it is idempotent, and nothing of it was
 /// answered.
-pub(crate) fn allows_replay(session: &Session, context: &RequestContext) -> bool {
-    context.replays < MAX_REPLAYS
-        && session.req_header().method.is_idempotent()
-        && !context.is_expired()
-        && !session.as_ref().retry_buffer_truncated()
+pub(crate) fn allows_replay(context: &RequestContext) -> bool {
+    context.replays < MAX_REPLAYS && context.request.is_idempotent() && !context.is_expired()
+}
+
+/// As [`allows`], for a request that Pingora holds.
+pub(crate) fn allows_in(session: &Session, context: &RequestContext) -> bool {
+    allows(context) && !session.as_ref().retry_buffer_truncated()
+}
+
+/// As [`allows_replay`], for a request that Pingora holds.
+pub(crate) fn allows_replay_in(session: &Session, context: &RequestContext) -> bool {
+    allows_replay(context) && !session.as_ref().retry_buffer_truncated()
 }
 
 /// Tries so far that the policy counts, without the first.
@@ -46,11 +51,8 @@ pub(crate) fn retries_made(context: &RequestContext) -> u32 {
     context.attempts.saturating_sub(1 + context.replays)
 }
 
-/// Waits as the policy says and picks a host that was not tried yet, if there is one.
-///
-/// # Errors
-/// The answer is in the context: no host is healthy any more, or no time is left.
-pub(crate) async fn prepare(context: &mut RequestContext) -> Result<()> {
+/// Waits as the policy says and picks a host that was not tried yet, if there is one; the answer if there is none.
+pub(crate) async fn pick_again(context: &mut RequestContext) -> Option<LocalReply> {
     let retries = retries_made(context);
     if retries > 0 {
         // Envoy: random in [0, min((2^n - 1) * base, max)).
@@ -63,23 +65,33 @@ pub(crate) async fn prepare(context: &mut RequestContext) -> Result<()> {
     }
     context.picked = None;
     context.picked = context.cluster.as_ref().and_then(|cluster| cluster.pick(&context.tried));
-    if context.picked.is_none() {
-        context.reply = Some(LocalReply::NO_HEALTHY_UPSTREAM);
-        return Error::e_explain(ErrorType::ConnectError, "no host");
-    }
-    Ok(())
+    context.picked.is_none().then_some(LocalReply::NO_HEALTHY_UPSTREAM)
 }
 
-/// Turns the head of an answer that says UNAVAILABLE or CANCELLED into a failure while another try is allowed.
+/// As [`pick_again`], for Pingora.
+///
+/// # Errors
+/// The answer is in the context: no host is healthy any more, or no time is left.
+pub(crate) async fn prepare(context: &mut RequestContext) -> Result<()> {
+    context.reply = pick_again(context).await;
+    match &context.reply {
+        Some(_) => Error::e_explain(ErrorType::ConnectError, "no host"),
+        None => Ok(()),
+    }
+}
+
+/// Whether the head of an answer says UNAVAILABLE or CANCELLED to a gRPC client, which may be tried again.
+pub(crate) fn asks_for_another(response: &ResponseHead, context: &RequestContext) -> bool {
+    context.client == Client::Grpc
+        && response.fields.get(Known::GrpcStatus).is_some_and(|status| matches!(status, b"14" | b"1"))
+}
+
+/// Turns the head of an answer that asks for another try into a failure while one is allowed.
 ///
 /// # Errors
 /// One that is to be retried.
-pub(crate) fn check_response(session: &Session, response: &ResponseHeader, context: &mut RequestContext) -> Result<()> {
-    if context.client != Client::Grpc {
-        return Ok(());
-    }
-    let retriable = response.headers.get(GRPC_STATUS).is_some_and(|status| matches!(status.as_bytes(), b"14" | b"1"));
-    if !retriable || !allows(session, context) {
+pub(crate) fn check_response(session: &Session, response: &ResponseHead, context: &RequestContext) -> Result<()> {
+    if !asks_for_another(response, context) || !allows_in(session, context) {
         return Ok(());
     }
     let mut error = Error::explain(RETRIABLE_GRPC_STATUS, "the backend asks for another try").into_up();

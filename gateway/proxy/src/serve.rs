@@ -1,25 +1,34 @@
 //! The life of a client's connection: which protocol it speaks, and its requests one after the other.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use pingora_core::apps::ServerApp;
 use pingora_core::protocols::http::ServerSession;
 use socket2::{SockRef, TcpKeepalive};
-use tidegate_snapshot::{ListenerProtocol, NetworkFilter};
+use tidegate_snapshot::{ListenerProtocol, NetworkFilter, UpstreamProtocol};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::app::HttpApp;
 use crate::connection::{Connection, Ends};
 use crate::establish::{Arrival, Established};
+use crate::http_service::decide;
+use crate::http1::{self, Downstream, Ended, Expected, Incoming, Timer};
 use crate::listener::ListenerState;
 use crate::local_reply::LocalReply;
-use crate::stream::{ClientStream, EdgeStream, Expected, Incoming, Io};
+use crate::message::Known;
+use crate::request_context::RequestContext;
+use crate::request_head::FramedHead;
+use crate::stream::{ClientStream, Digests, EdgeStream, Io};
 use crate::tcp;
 use crate::tls::Alpn;
+use crate::upstream::ClusterHandle;
 
 /// How long a connection that should go away still waits for a request that may be on its way already.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
@@ -62,75 +71,187 @@ pub(crate) async fn serve(tcp: TcpStream, ends: Ends, listener: Arc<ListenerStat
 }
 
 async fn serve_http(client: ClientStream, connection: Arc<Connection>, app: Arc<HttpApp>) {
-    let mut stream = match EdgeStream::new(client, connection.clone()) {
-        Ok(stream) => stream,
-        Err(error) => return tracing::error!(%error, "cannot set up a connection"),
-    };
-    let digests = stream.digests();
-    let limits = &app.shared().limits;
+    let mut down = Downstream::new(client, connection.clone());
+    let mut timer = Timer::default();
     let mut draining = connection.listener.draining();
+    let mut asked = Asked::new(connection.listener.draining());
     let mut expected = match connection.tls.as_ref().map(|tls| tls.alpn) {
         Some(Alpn::Http1) => Expected::Http1,
         Some(Alpn::Http2) => Expected::Http2,
         // As Envoy: without ALPN the first bytes tell.
         None | Some(Alpn::None | Alpn::Other) => Expected::Either,
     };
+    // What Pingora wants to know of a connection; few ever need it.
+    let mut digests: Option<Digests> = None;
     loop {
-        if !wait_for_request(&mut stream, limits.idle_timeout, &mut draining).await {
+        down.rest();
+        if !wait_for_request(&mut down, &mut timer, &app, &mut asked).await {
             return;
         }
-        let head = match stream.read_head(limits, expected).await {
-            Incoming::Request(head) => head,
-            Incoming::Http2 => return serve_http2(stream, &connection, &app, &mut draining).await,
-            Incoming::End => return,
-            Incoming::Refused(reply) => {
-                app.refused(&connection, stream.peeked(), &reply);
-                return stream.refuse(&reply).await;
-            }
-        };
+        // Boxed, so that an idle connection is not as large as one that serves.
+        let next = Box::pin(serve_request(&mut down, &mut timer, expected, &app)).await;
         expected = Expected::Http1;
-        let head = stream.take_head(head);
-        connection.begin_request();
-        let mut session = ServerSession::new_http1(Box::new(stream));
-        session.set_pipelined_prefix(head);
-        // The time is of no importance: idle connections wait here and not in the session.
-        session.set_keepalive(Some(60));
-        let reused = app.serve_http1(session, &connection, &draining).await;
-        let reused = reused.and_then(|reused| reused.consume().0.into_any().downcast::<EdgeStream>().ok());
-        stream = match reused {
-            Some(stream) => *stream,
-            None => {
-                let Some(parked) = connection.take_parked() else { return };
-                let stream = EdgeStream::revive(parked, digests.clone(), connection.clone());
-                if !connection.is_admitted() {
-                    app.refused(&connection, &[], &LocalReply::BAD_REQUEST);
-                    return stream.refuse(&LocalReply::BAD_REQUEST).await;
-                }
-                if !connection.is_kept() {
-                    return if stream.has_unread_input() {
-                        stream.linger().await
-                    };
-                }
-                stream
+        match next {
+            Next::Request => {}
+            Next::End => return,
+            Next::Linger => return down.linger().await,
+            Next::Refuse(reply) => {
+                app.refused(&connection, &down.input, &reply);
+                return down.refuse(&reply).await;
             }
-        };
-        if connection.is_tunnel() {
-            return;
+            Next::Http2 => {
+                let Some(digests) = Digests::of(&mut digests, &down.io, &connection) else { return };
+                let client = ClientStream { io: down.io, read: down.input };
+                let stream = EdgeStream::http2(client, digests, connection.clone());
+                return serve_http2(stream, &connection, &app, &mut draining).await;
+            }
+            Next::Pingora(head) => {
+                let Some(digests) = Digests::of(&mut digests, &down.io, &connection) else { return };
+                let client = ClientStream { io: down.io, read: down.input };
+                match Box::pin(serve_with_pingora(client, head, digests, &connection, &app, &draining)).await {
+                    Some(client) => down = Downstream::new(client, connection.clone()),
+                    None => return,
+                }
+            }
+        }
+    }
+}
+
+/// What comes after a request.
+enum Next {
+    Request,
+    End,
+    /// The connection ends, and the client may still be sending.
+    Linger,
+    /// What came is no request that may be served.
+    Refuse(LocalReply),
+    Http2,
+    /// This request is Pingora's: an upgrade, or one for a backend that speaks HTTP/2.
+    Pingora(FramedHead),
+}
+
+/// Serves the request whose first bytes have come.
+async fn serve_request(down: &mut Downstream, timer: &mut Timer, expected: Expected, app: &HttpApp) -> Next {
+    let shared = app.shared();
+    let limits = &shared.limits;
+    let mut context = Box::new(RequestContext::new(shared.clone()));
+    let head = match down.read_head(limits, expected, timer, &mut context.request).await {
+        Incoming::Request(head) => head,
+        Incoming::Http2 => return Next::Http2,
+        Incoming::End => return Next::End,
+        Incoming::Refused(reply) => return Next::Refuse(reply),
+    };
+    down.connection.begin_request();
+    context.connection = Some(down.connection.clone());
+    context.published = Some(shared.published_for(&down.connection.listener));
+    let decided = decide(&mut context, shared);
+    if decided.is_none() && is_pingoras(&context) {
+        context.hand_over();
+        return Next::Pingora(head);
+    }
+    down.begin(head);
+    let ended = match decided {
+        Some(reply) => {
+            if down.body_is_over() {
+                context.request_is_over();
+            }
+            http1::reply(down, context, &reply, 0).await
+        }
+        None => http1::forward(down, context, app.upstreams(), timer, limits.stall_timeout).await,
+    };
+    match ended {
+        Ended::Keep if down.body_is_over() || down.skip_body().await => Next::Request,
+        Ended::Keep | Ended::Close if down.has_unread_input() => Next::Linger,
+        Ended::Keep | Ended::Close | Ended::Cut => Next::End,
+    }
+}
+
+fn is_pingoras(context: &RequestContext) -> bool {
+    let is_http2 = |cluster: &Arc<ClusterHandle>| cluster.cluster().protocol == UpstreamProtocol::Http2;
+    context.request.fields.contains(Known::Upgrade) || context.cluster.as_ref().is_some_and(is_http2)
+}
+
+/// Serves a request through Pingora, and gives the connection back for the next one if it stays.
+async fn serve_with_pingora(
+    mut client: ClientStream,
+    head: FramedHead,
+    digests: Digests,
+    connection: &Arc<Connection>,
+    app: &HttpApp,
+    draining: &watch::Receiver<bool>,
+) -> Option<ClientStream> {
+    let prefix = client.read.split_to(head.length);
+    let stream = EdgeStream::http1(client, head, digests, connection.clone());
+    connection.begin_request();
+    let mut session = ServerSession::new_http1(Box::new(stream));
+    session.set_pipelined_prefix(prefix);
+    // The time is of no importance: idle connections wait elsewhere.
+    session.set_keepalive(Some(60));
+    let reused = app.serve_http1(session, connection, draining).await;
+    let is_reused = reused.is_some();
+    // Whatever Pingora has done with the stream, it leaves its socket with the connection.
+    drop(reused);
+    let parked = connection.take_parked()?;
+    if connection.is_tunnel() {
+        return None;
+    }
+    if is_reused || connection.is_kept() {
+        return Some(parked.client);
+    }
+    let down = Downstream::new(parked.client, connection.clone());
+    if !connection.is_admitted() {
+        app.refused(connection, &[], &LocalReply::BAD_REQUEST);
+        down.refuse(&LocalReply::BAD_REQUEST).await;
+    } else if parked.is_unread || down.has_unread_input() {
+        down.linger().await;
+    }
+    None
+}
+
+/// That the listener drains, which every connection wants to know and hardly any ever hears.
+struct Asked {
+    /// Polled once: it wakes the connection's task from then on.
+    wakes: Pin<Box<dyn Future<Output = ()> + Send>>,
+    is_polled: bool,
+}
+
+impl Asked {
+    fn new(mut draining: watch::Receiver<bool>) -> Self {
+        Self { wakes: Box::pin(async move { drained(&mut draining).await }), is_polled: false }
+    }
+
+    /// Wakes the task when the listener drains. A connection is one task all its life.
+    fn watch(&mut self, cx: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.is_polled, true) {
+            let _ = self.wakes.as_mut().poll(cx);
         }
     }
 }
 
 /// Whether something came in before the connection's time was over.
-async fn wait_for_request(stream: &mut EdgeStream, idle: Duration, draining: &mut watch::Receiver<bool>) -> bool {
-    let came = tokio::select! {
-        came = timeout(idle, stream.wait()) => Some(came),
-        () = drained(draining) => None,
-    };
-    let came = match came {
-        Some(came) => came,
-        None => timeout(LAST_REQUEST, stream.wait()).await,
-    };
-    matches!(came, Ok(Ok(true)))
+async fn wait_for_request(down: &mut Downstream, timer: &mut Timer, app: &HttpApp, asked: &mut Asked) -> bool {
+    let idle = app.shared().limits.idle_timeout;
+    let mut until = None;
+    let mut is_leaving = false;
+    poll_fn(|cx| {
+        asked.watch(cx);
+        if !down.input.is_empty() {
+            return Poll::Ready(true);
+        }
+        if let Poll::Ready(read) = down.poll_fill(cx) {
+            return Poll::Ready(read.is_ok_and(|read| read > 0));
+        }
+        let now_leaving = down.connection.listener.is_draining();
+        if until.is_none() || now_leaving != is_leaving {
+            is_leaving = now_leaving;
+            until = Some(Instant::now() + if is_leaving { LAST_REQUEST } else { idle });
+        }
+        match until {
+            Some(until) => timer.poll_until(cx, until).map(|()| false),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 async fn drained(draining: &mut watch::Receiver<bool>) {

@@ -11,37 +11,24 @@ mod poll;
 pub(crate) use client_io::{ClientStream, Io};
 
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::SocketDigest;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_http::ResponseHeader;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::io::AsyncWrite;
 
-use crate::Limits;
-use crate::chunked::{BadChunk, ChunkedScan};
+use crate::chunked::ChunkedScan;
 use crate::connection::Connection;
-use crate::local_reply::LocalReply;
-use crate::request_head::{Framing, HeadScan, RequestHead};
-use crate::telemetry::ParseError;
+use crate::request_head::{FramedHead, Framing};
 
 /// Writes are gathered up to this many bytes.
 const WRITE_BUFFER: usize = 8 * 1024;
-/// Room for the first read of a request head.
-const READ_BUFFER: usize = 4 * 1024;
-/// RFC 9113 section 3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How much of an unread request is thrown away, and how long, so that the answer is not lost to a TCP reset.
-const LINGER_BYTES: usize = 256 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// What the bytes that come next are.
 #[derive(Clone, Copy, Debug)]
@@ -53,40 +40,12 @@ enum Input {
     Opaque,
 }
 
-/// A client's socket between two requests, with what was read of the next.
+/// A client's socket after a request, with what was read of the next.
 #[derive(Debug)]
 pub(crate) struct Parked {
-    io: Io,
-    buffered: BytesMut,
-    input: Input,
-}
-
-/// Which protocol the next request has to be of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Expected {
-    /// Whichever its first bytes say.
-    Either,
-    Http1,
-    Http2,
-}
-
-/// What came in on an idle connection.
-pub(crate) enum Incoming {
-    /// A request head, which is the front of the buffer.
-    Request(RequestHead),
-    /// HTTP/2's preface.
-    Http2,
-    /// No request, and none will come.
-    End,
-    /// No request that may be served.
-    Refused(LocalReply),
-}
-
-/// Whether a request can be served with what is known of its body.
-enum Look {
-    Enough,
-    /// Its first chunk's line has begun and not ended.
-    InsideChunkLine,
+    pub(crate) client: ClientStream,
+    /// Part of the request is still unread.
+    pub(crate) is_unread: bool,
 }
 
 pub(crate) struct EdgeStream {
@@ -110,34 +69,29 @@ impl fmt::Debug for EdgeStream {
 }
 
 impl EdgeStream {
-    /// `client.read` is what was read ahead of the first request.
-    pub(crate) fn new(client: ClientStream, connection: Arc<Connection>) -> pingora_error::Result<Self> {
-        let socket = SocketDigest::from_raw_fd(client.io.as_raw_fd());
-        // A digest that was just made is empty.
-        let _ = socket.peer_addr.set(Some(connection.peer.into()));
-        let _ = socket.local_addr.set(Some(connection.local.into()));
-        // Any response will do: the digest is only the carrier of the connection to its requests.
-        let carrier = Box::new(ResponseHeader::build(200, Some(0))?);
-        let digest = ProxyDigest::new(carrier, Some(Box::new(connection.clone())));
-        Ok(Self {
-            io: Some(client.io),
-            buffered: client.read,
-            input: Input::Length(0),
-            output: BytesMut::new(),
-            answers: false,
-            connection,
-            digest: Arc::new(digest),
-            socket: Arc::new(socket),
-            http2: false,
-        })
+    /// A stream for HTTP/1, on which `head` was read and what follows is its body.
+    pub(crate) fn http1(client: ClientStream, head: FramedHead, digests: Digests, connection: Arc<Connection>) -> Self {
+        let input = match head.framing {
+            Framing::Length(length) => Input::Length(length),
+            Framing::Chunked => Input::Chunked(ChunkedScan::default()),
+        };
+        let mut stream = Self::new(client, input, digests, connection);
+        stream.answers = true;
+        stream
     }
 
-    /// Takes the socket back that this connection's last stream left.
-    pub(crate) fn revive(parked: Parked, digests: Digests, connection: Arc<Connection>) -> Self {
+    /// A stream for HTTP/2, its preface included.
+    pub(crate) fn http2(client: ClientStream, digests: Digests, connection: Arc<Connection>) -> Self {
+        let mut stream = Self::new(client, Input::Opaque, digests, connection);
+        stream.http2 = true;
+        stream
+    }
+
+    fn new(client: ClientStream, input: Input, digests: Digests, connection: Arc<Connection>) -> Self {
         Self {
-            io: Some(parked.io),
-            buffered: parked.buffered,
-            input: parked.input,
+            io: Some(client.io),
+            buffered: client.read,
+            input,
             output: BytesMut::new(),
             answers: false,
             connection,
@@ -145,164 +99,6 @@ impl EdgeStream {
             socket: digests.1,
             http2: false,
         }
-    }
-
-    pub(crate) fn digests(&self) -> Digests {
-        Digests(self.digest.clone(), self.socket.clone())
-    }
-
-    /// Waits for the first bytes of the next request; false if the client has gone. Holds no buffer while it waits.
-    /// Cancel safe.
-    pub(crate) async fn wait(&mut self) -> io::Result<bool> {
-        while self.buffered.is_empty() {
-            if self.fill().await? == 0 {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Reads a request head, within `limits.header_timeout` of its first byte; call it after [`Self::wait`].
-    pub(crate) async fn read_head(&mut self, limits: &Limits, expected: Expected) -> Incoming {
-        let deadline = Instant::now() + limits.header_timeout;
-        let mut scan = HeadScan::default();
-        let mut found = None;
-        let mut fresh = true;
-        loop {
-            if !fresh || self.buffered.is_empty() {
-                match timeout_at(deadline, self.fill()).await {
-                    Ok(Ok(0)) | Ok(Err(_)) => return Incoming::End,
-                    Ok(Ok(_)) => {}
-                    Err(_) if self.buffered.is_empty() => return Incoming::End,
-                    Err(_) => return Incoming::Refused(LocalReply::HEADER_TIMEOUT),
-                }
-            }
-            fresh = false;
-            if expected != Expected::Http1
-                && self.buffered.starts_with(&PREFACE[..PREFACE.len().min(self.buffered.len())])
-            {
-                if self.buffered.len() < PREFACE.len() {
-                    continue;
-                }
-                self.http2 = true;
-                self.input = Input::Opaque;
-                if self.buffered.len() > PREFACE.len() {
-                    self.connection.hear();
-                }
-                return Incoming::Http2;
-            }
-            if expected == Expected::Http2 {
-                // What ALPN promised has not come, and there is no protocol to say so in.
-                self.connection.listener.metrics.parse_error(ParseError::Malformed);
-                return Incoming::End;
-            }
-            // RFC 9112 section 2.2: an empty line before the request is ignored; more than one is no accident.
-            if self.buffered.starts_with(b"\r") {
-                match self.buffered.get(1) {
-                    Some(b'\n') if !self.buffered[2..].starts_with(b"\r") => self.buffered.advance(2),
-                    Some(_) => return Incoming::Refused(LocalReply::BAD_REQUEST),
-                    None => {}
-                }
-                if self.buffered.len() < 2 {
-                    continue;
-                }
-            }
-            if found.is_none() {
-                match scan.advance(&self.buffered, limits) {
-                    Ok(Some(head)) => found = Some(head),
-                    Ok(None) => {}
-                    Err(reply) => return Incoming::Refused(reply),
-                }
-            }
-            let Some(head) = found else { continue };
-            match self.look_at_body(head) {
-                Ok(Look::Enough) => return Incoming::Request(head),
-                Ok(Look::InsideChunkLine) => {}
-                Err(BadChunk) => return Incoming::Refused(LocalReply::BAD_REQUEST),
-            }
-        }
-    }
-
-    /// Judges what came of a chunked body together with its head, so that a backend hears nothing of a request that is
-    /// malformed from the start. What has not come is not waited for: the client may wait for us.
-    fn look_at_body(&self, head: RequestHead) -> Result<Look, BadChunk> {
-        if head.framing != Framing::Chunked {
-            return Ok(Look::Enough);
-        }
-        let mut scan = ChunkedScan::default();
-        scan.advance(&self.buffered[head.length..])?;
-        Ok(if scan.is_inside_first_line() { Look::InsideChunkLine } else { Look::Enough })
-    }
-
-    /// Takes the head that [`Self::read_head`] found; what follows is delivered as its body.
-    pub(crate) fn take_head(&mut self, head: RequestHead) -> BytesMut {
-        self.answers = true;
-        self.input = match head.framing {
-            Framing::Length(length) => Input::Length(length),
-            Framing::Chunked => Input::Chunked(ChunkedScan::default()),
-        };
-        if self.buffered.len() == head.length {
-            return std::mem::take(&mut self.buffered);
-        }
-        self.buffered.split_to(head.length)
-    }
-
-    /// The bytes that stand at the front of the buffer: what is known of a request that was refused.
-    pub(crate) fn peeked(&self) -> &[u8] {
-        &self.buffered
-    }
-
-    /// Sends `reply` to a client whose request could not be read, and closes.
-    pub(crate) async fn refuse(mut self, reply: &LocalReply) {
-        self.connection.admit();
-        let text = reply.raw();
-        let sent = timeout(LINGER_TIME, async {
-            self.write_all(text.as_bytes()).await?;
-            self.flush().await
-        });
-        if matches!(sent.await, Ok(Ok(()))) {
-            self.linger().await;
-        }
-    }
-
-    /// Closes so that the answer before it arrives: a socket that is closed with unread bytes is reset, which can
-    /// overtake what was sent.
-    pub(crate) async fn linger(mut self) {
-        let Some(mut io) = self.io.take() else { return };
-        let drain = async {
-            io.shutdown().await?;
-            let mut sink = [0; 2048];
-            let mut left = LINGER_BYTES;
-            loop {
-                match tokio::io::AsyncReadExt::read(&mut io, &mut sink).await? {
-                    0 => return io::Result::Ok(()),
-                    read => left = left.saturating_sub(read),
-                }
-                if left == 0 {
-                    return Ok(());
-                }
-            }
-        };
-        // Whether it worked changes nothing: the connection is over.
-        let _ = timeout(LINGER_TIME, drain).await;
-    }
-
-    /// Whether part of a request is still unread.
-    pub(crate) fn has_unread_input(&self) -> bool {
-        let ended = match self.input {
-            Input::Length(left) => left == 0,
-            Input::Chunked(scan) => scan.is_done(),
-            Input::Opaque => true,
-        };
-        !ended || !self.buffered.is_empty()
-    }
-
-    async fn fill(&mut self) -> io::Result<usize> {
-        poll_fn(|cx| {
-            let io = self.io.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-            io.poll_fill(cx, &mut self.buffered, READ_BUFFER)
-        })
-        .await
     }
 
     fn io_mut(&mut self) -> io::Result<Pin<&mut Io>> {
@@ -373,6 +169,29 @@ impl EdgeStream {
 #[derive(Clone)]
 pub(crate) struct Digests(Arc<ProxyDigest>, Arc<SocketDigest>);
 
+impl Digests {
+    /// Those that were `made` already, or new ones; none if Pingora refuses them, which it has no reason to.
+    pub(crate) fn of(made: &mut Option<Self>, io: &Io, connection: &Arc<Connection>) -> Option<Self> {
+        if made.is_none() {
+            match Self::new(io, connection) {
+                Ok(fresh) => *made = Some(fresh),
+                Err(error) => tracing::error!(%error, "cannot set up a connection"),
+            }
+        }
+        made.clone()
+    }
+
+    fn new(io: &Io, connection: &Arc<Connection>) -> pingora_error::Result<Self> {
+        let socket = SocketDigest::from_raw_fd(io.as_raw_fd());
+        // A digest that was just made is empty.
+        let _ = socket.peer_addr.set(Some(connection.peer.into()));
+        let _ = socket.local_addr.set(Some(connection.local.into()));
+        let carrier = Box::new(ResponseHeader::build(200, Some(0))?);
+        let digest = ProxyDigest::new(carrier, Some(Box::new(connection.clone())));
+        Ok(Self(Arc::new(digest), Arc::new(socket)))
+    }
+}
+
 impl Drop for EdgeStream {
     fn drop(&mut self) {
         if self.http2 {
@@ -380,7 +199,12 @@ impl Drop for EdgeStream {
         }
         if let Some(io) = self.io.take() {
             let buffered = std::mem::take(&mut self.buffered);
-            self.connection.park(Parked { io, buffered, input: self.input });
+            let is_unread = match self.input {
+                Input::Length(left) => left > 0,
+                Input::Chunked(scan) => !scan.is_done(),
+                Input::Opaque => false,
+            };
+            self.connection.park(Parked { client: ClientStream { read: buffered, io }, is_unread });
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) mod testing;
 mod tls;
 
 pub(crate) use cluster::ClusterHandle;
-pub(crate) use connector::{PoolKey, Target, TlsConnector, check};
+pub(crate) use connector::{OpenError, PoolKey, SecureStream, Target, TlsConnector, check};
 pub(crate) use host::{ClusterTotals, ConnectionGuard, ConnectionOrigin, HostId, HostState, PickedHost};
 pub(crate) use registry::ClusterRegistry;
 pub use resolver::DnsOptions;

@@ -2,8 +2,8 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderName};
-use tidegate_snapshot::{EndpointAddress, Facts, HeaderField, HeaderOperand, Operator};
+use http::HeaderName;
+use tidegate_snapshot::{EndpointAddress, Facts, HeaderField, HeaderOperand, Headers, Operator};
 
 use super::ResponseFlags;
 use super::text::{append_ip, append_number, append_socket_address};
@@ -29,9 +29,9 @@ pub(crate) struct RequestFacts<'a> {
     /// `HTTP/1.1`, `HTTP/2`.
     pub(crate) protocol: &'a str,
     /// Headers as the upstream got them, or would have.
-    pub(crate) request_headers: &'a HeaderMap,
+    pub(crate) request_headers: &'a dyn Headers,
     /// Headers that the client got.
-    pub(crate) response_headers: Option<&'a HeaderMap>,
+    pub(crate) response_headers: Option<&'a dyn Headers>,
     /// Status that the client got; 0 if none.
     pub(crate) response_code: u16,
     pub(crate) flags: ResponseFlags,
@@ -72,7 +72,7 @@ pub(crate) struct RequestFacts<'a> {
 
 impl<'a> RequestFacts<'a> {
     /// Facts of a request of which only the head is known.
-    pub(crate) fn new(start: SystemTime, method: &'a str, path: &'a str, request_headers: &'a HeaderMap) -> Self {
+    pub(crate) fn new(start: SystemTime, method: &'a str, path: &'a str, request_headers: &'a dyn Headers) -> Self {
         Self {
             start,
             method,
@@ -223,12 +223,12 @@ fn cut(operand: &HeaderOperand, out: &mut String, append: impl Fn(&HeaderField, 
 }
 
 /// The first value of a header; bytes that are no UTF-8 become U+FFFD.
-fn header(headers: Option<&HeaderMap>, name: &HeaderName, out: &mut String) -> bool {
-    let Some(value) = headers.and_then(|headers| headers.get(name)) else { return false };
+fn header(headers: Option<&dyn Headers>, name: &HeaderName, out: &mut String) -> bool {
+    let Some(value) = headers.and_then(|headers| headers.first(name)) else { return false };
     // Nearly all are text, which the check for that passes faster than the search for what is not.
-    match std::str::from_utf8(value.as_bytes()) {
+    match std::str::from_utf8(value) {
         Ok(text) => out.push_str(text),
-        Err(_) => out.push_str(&String::from_utf8_lossy(value.as_bytes())),
+        Err(_) => out.push_str(&String::from_utf8_lossy(value)),
     }
     true
 }

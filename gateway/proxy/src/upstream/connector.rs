@@ -12,6 +12,7 @@ mod pool;
 mod session;
 mod stream;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,11 +30,11 @@ use tidegate_snapshot::EndpointAddress;
 use tokio::time::timeout;
 
 use self::pool::Http2Pool;
-use self::stream::SecureStream;
 use super::tls::Trust;
-use super::{HostState, Socket};
+use super::{HostState, Socket, TransportFailure};
 
 pub(crate) use session::Http2Session;
+pub(crate) use stream::SecureStream;
 
 const HTTP1: &[u8] = b"http/1.1";
 const HTTP2: &[u8] = b"h2";
@@ -49,6 +50,13 @@ pub(crate) struct PoolKey {
     /// What is sent as SNI, or verified in its place.
     server_name: ServerName<'static>,
     http2: bool,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    Connect(io::Error),
+    Secure(TransportFailure),
 }
 
 /// What a request wants its connection to be.
@@ -77,6 +85,18 @@ impl Target {
         // where it came from, is what we do with it.
         let target = self.clone();
         peer.options.proxy_digest_user_data_hook = Some(Arc::new(move |_, _| Some(Box::new(target.clone()))));
+    }
+
+    /// Opens a connection for HTTP/1. The caller limits the time.
+    ///
+    /// # Errors
+    /// No connection, or one that could not be secured.
+    pub(crate) async fn open_http1(&self) -> Result<SecureStream, OpenError> {
+        let socket = Socket::connect(&self.key.address).await.map_err(OpenError::Connect)?;
+        let secured = self.trust.handshake(socket, self.key.server_name.clone(), &[HTTP1]).await;
+        let tls = secured.map_err(OpenError::Secure)?;
+        SecureStream::new(tls, self.key.clone(), &self.host)
+            .map_err(|_| OpenError::Connect(io::ErrorKind::Other.into()))
     }
 
     fn of(peer: &impl Peer) -> Result<Self> {

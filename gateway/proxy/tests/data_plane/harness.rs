@@ -172,7 +172,7 @@ impl Config {
         let mut virtual_host = VirtualHost::new("vhost:80".into(), domains, self.routes);
         virtual_host.https_redirect = self.https_redirect;
         let table = Arc::new(RouteTable::new("http.80".into(), vec![Arc::new(virtual_host)]));
-        let listeners = self
+        let listeners: Vec<_> = self
             .listeners
             .into_iter()
             .map(|(name, port)| {

@@ -168,7 +168,7 @@ async fn a_head_is_written_as_envoy_writes_it() {
     for _ in 0..2 {
         client.send("GET / HTTP/1.1\r\nHost: a.com\r\n\r\n").await;
         let answer = client.answer().await;
-        assert!(answer.head.starts_with("HTTP/1.1 200 Fine\r\n"), "{}", answer.head);
+        assert!(answer.head.starts_with("HTTP/1.1 200 OK\r\n"), "{}", answer.head);
         let names = answer.head.lines().skip(1).filter_map(|line| line.split_once(':')).map(|(name, _)| name);
         let mut names: Vec<&str> = names.collect();
         names.sort_unstable();

@@ -84,7 +84,7 @@ pub(crate) fn optional(certificate: &str, ca: &str) -> ServerTls {
 
 /// A TLS listener on loopback with these servers.
 pub(crate) fn listener(name: &str, config: &mut Config, servers: Vec<Server>) -> Listener {
-    let chains = servers
+    let chains: Vec<_> = servers
         .into_iter()
         .map(|server| {
             let cluster = config.cluster(server.name, &[server.backend]);

@@ -51,7 +51,8 @@ impl Http2Session {
 /// Makes a head that may be HTTP/1's one of HTTP/2. The `Connection` header was obeyed when the request came in.
 fn convert(request: &mut RequestHeader) -> Result<()> {
     // gRPC demands it, and it is the one value that HTTP/2 allows.
-    let trailers = edge::accepts_trailers(&request.headers);
+    let trailers =
+        edge::accepts_trailers(request.headers.get_all(http::header::TE).iter().map(http::HeaderValue::as_bytes));
     for name in &CONNECTION_SPECIFIC {
         request.remove_header(name);
     }

@@ -20,7 +20,7 @@ use super::PoolKey;
 use crate::upstream::{ConnectionGuard, HostState, Socket};
 
 /// A secured connection to an endpoint, as Pingora wants its streams.
-pub(super) struct SecureStream {
+pub(crate) struct SecureStream {
     tls: TlsStream<Socket>,
     /// Carries the key of the connection to the requests on it.
     digest: Arc<ProxyDigest>,
@@ -36,6 +36,13 @@ impl SecureStream {
         // Any response will do: the digest is only a carrier.
         let digest = ProxyDigest::new(Box::new(ResponseHeader::build_no_case(200, Some(0))?), Some(Box::new(key)));
         Ok(Self { tls, digest: Arc::new(digest), socket: Arc::new(socket), http2, _open: host.connection_opened() })
+    }
+}
+
+impl SecureStream {
+    /// Our own address; none for Unix sockets.
+    pub(crate) fn local_address(&self) -> Option<std::net::SocketAddr> {
+        self.tls.get_ref().0.local_address()
     }
 }
 

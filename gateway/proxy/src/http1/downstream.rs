@@ -1,0 +1,279 @@
+//! A client's connection as HTTP/1.1 uses it: heads come in, bodies pass, answers leave.
+
+use std::io::{self, IoSlice, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::chunked::ChunkedScan;
+use crate::connection::Connection;
+use crate::message::ResponseHead;
+use crate::request_head::{FramedHead, Framing};
+use crate::stream::{ClientStream, Io};
+
+/// What of a request's body has not been read.
+#[derive(Clone, Copy, Debug)]
+enum Body {
+    Length(u64),
+    Chunked(ChunkedScan),
+}
+
+/// How the answer under way ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Encoding {
+    /// Bytes that its head has announced, or none.
+    Plain,
+    Chunked,
+}
+
+/// Part of a request's body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Part {
+    pub(super) length: usize,
+    /// Nothing follows.
+    pub(super) end: bool,
+}
+
+/// Why no more of a request comes.
+#[derive(Debug)]
+pub(super) enum ClientError {
+    /// The client has gone, or broke its connection off.
+    Gone,
+    /// Its body is not framed as RFC 9112 asks.
+    Malformed,
+}
+
+impl From<io::Error> for ClientError {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// A client's connection between its bytes and its requests.
+pub(crate) struct Downstream {
+    pub(crate) io: Io,
+    /// What was read ahead.
+    pub(crate) input: BytesMut,
+    pub(crate) connection: Arc<Connection>,
+    body: Body,
+    encoding: Encoding,
+    /// What the socket has not taken.
+    output: Vec<u8>,
+    written: usize,
+    /// TLS may hold bytes that the socket has not taken.
+    unflushed: bool,
+}
+
+impl Downstream {
+    pub(crate) fn new(client: ClientStream, connection: Arc<Connection>) -> Self {
+        Self {
+            io: client.io,
+            input: client.read,
+            connection,
+            body: Body::Length(0),
+            encoding: Encoding::Plain,
+            output: Vec::new(),
+            written: 0,
+            unflushed: false,
+        }
+    }
+
+    /// Takes the head at the front of the input away; its body follows.
+    pub(crate) fn begin(&mut self, head: FramedHead) {
+        self.body = match head.framing {
+            Framing::Length(length) => Body::Length(length),
+            Framing::Chunked => Body::Chunked(ChunkedScan::default()),
+        };
+        if self.input.len() == head.length {
+            // An idle connection holds no buffer.
+            self.input = BytesMut::new();
+        } else {
+            self.input.advance(head.length);
+        }
+    }
+
+    /// Whether all of the request has been read.
+    pub(crate) fn body_is_over(&self) -> bool {
+        match self.body {
+            Body::Length(left) => left == 0,
+            Body::Chunked(scan) => scan.is_done(),
+        }
+    }
+
+    /// The length that the client has announced of its body; none if it is chunked.
+    pub(super) fn body_length(&self) -> Option<u64> {
+        match self.body {
+            Body::Length(left) => Some(left),
+            Body::Chunked(_) => None,
+        }
+    }
+
+    /// Reads a part of the body into `room`. Call it only while the body is not over.
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<Part, ClientError>> {
+        loop {
+            let room = match self.body {
+                Body::Length(left) => {
+                    let most = usize::try_from(left).unwrap_or(usize::MAX).min(room.len());
+                    &mut room[..most]
+                }
+                Body::Chunked(_) => &mut *room,
+            };
+            let read = if self.input.is_empty() {
+                let mut out = ReadBuf::new(room);
+                ready!(Pin::new(&mut self.io).poll_read(cx, &mut out))?;
+                out.filled().len()
+            } else {
+                let length = self.input.len().min(room.len());
+                room[..length].copy_from_slice(&self.input[..length]);
+                self.input.advance(length);
+                length
+            };
+            if read == 0 {
+                return Poll::Ready(Err(ClientError::Gone));
+            }
+            let length = match &mut self.body {
+                Body::Length(left) => {
+                    *left -= read as u64;
+                    read
+                }
+                Body::Chunked(scan) => {
+                    let (taken, length) = scan.decode(&mut room[..read]).map_err(|_| ClientError::Malformed)?;
+                    if taken < read {
+                        // The next request. It stands before what is in the input still.
+                        let rest = std::mem::take(&mut self.input);
+                        self.input.extend_from_slice(&room[taken..read]);
+                        self.input.unsplit(rest);
+                    }
+                    length
+                }
+            };
+            let end = self.body_is_over();
+            if length > 0 || end {
+                return Poll::Ready(Ok(Part { length, end }));
+            }
+        }
+    }
+
+    /// Resolves when the client has gone. Bytes of a next request tell that it has not.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.input.is_empty() {
+            return Poll::Pending;
+        }
+        self.io.poll_closed(cx, &mut self.input).map(drop)
+    }
+
+    /// Whether everything that was sent has left.
+    pub(super) fn is_drained(&self) -> bool {
+        self.output.is_empty() && !self.unflushed
+    }
+
+    /// Begins an answer: its head waits for the first bytes of its body, or for [`Self::poll_drained`].
+    pub(super) fn send_head(&mut self, head: &ResponseHead, encoding: Encoding, closes: bool) {
+        self.encoding = encoding;
+        head.write_http1(&mut self.output);
+        // The framing stands before the empty line.
+        self.output.truncate(self.output.len() - 2);
+        if encoding == Encoding::Chunked {
+            self.output.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        if closes {
+            self.output.extend_from_slice(b"connection: close\r\n");
+        }
+        self.output.extend_from_slice(b"\r\n");
+    }
+
+    /// Sends an interim answer (1xx).
+    pub(super) fn send_interim(&mut self, head: &ResponseHead) {
+        head.write_http1(&mut self.output);
+    }
+
+    /// Sends `data` of the answer's body, all of it: what the socket does not take is kept. Not before
+    /// [`Self::is_drained`], or right after [`Self::send_head`].
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8], end: bool) -> io::Result<()> {
+        let mut size_line = [0; 20];
+        let (prefix, suffix): (&[u8], &[u8]) = match (self.encoding, data.is_empty(), end) {
+            (Encoding::Plain, ..) | (_, true, false) => (b"", b""),
+            (Encoding::Chunked, true, true) => (b"", b"0\r\n\r\n"),
+            (Encoding::Chunked, false, end) => {
+                let mut rest = &mut size_line[..];
+                // 16 digits and a line end fit.
+                _ = write!(rest, "{:x}\r\n", data.len());
+                let left = rest.len();
+                (&size_line[..20 - left], if end { b"\r\n0\r\n\r\n" } else { b"\r\n" })
+            }
+        };
+        let small = self.output.len() + data.len() <= COPIED;
+        if small {
+            self.output.extend_from_slice(prefix);
+            self.output.extend_from_slice(data);
+            self.output.extend_from_slice(suffix);
+            return match self.poll_drained(cx) {
+                Poll::Ready(Err(error)) => Err(error),
+                _ => Ok(()),
+            };
+        }
+        let head = std::mem::take(&mut self.output);
+        let parts = [&head[self.written..], prefix, data, suffix];
+        self.written = 0;
+        let mut sent = match self.poll_write(cx, &parts.map(IoSlice::new)) {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => 0,
+        };
+        for part in parts {
+            let skipped = sent.min(part.len());
+            sent -= skipped;
+            self.output.extend_from_slice(&part[skipped..]);
+        }
+        match self.poll_drained(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if let Io::Tls(_) = self.io {
+            self.unflushed = true;
+        }
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    /// Lets everything leave that was sent.
+    pub(crate) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.output.len() {
+            if let Io::Tls(_) = self.io {
+                self.unflushed = true;
+            }
+            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.output[self.written..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => self.written += sent,
+            }
+        }
+        self.written = 0;
+        if self.output.capacity() > KEPT {
+            self.output = Vec::new();
+        } else {
+            self.output.clear();
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives back what only a request under way needs.
+    pub(crate) fn rest(&mut self) {
+        self.output = Vec::new();
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+}
+
+/// A head and a body that are no longer than this together are copied into one piece rather than written from two.
+const COPIED: usize = 4096;
+/// An output buffer up to this size is used again for the next part.
+const KEPT: usize = 16 * 1024;

@@ -1,0 +1,414 @@
+//! One request on one connection to a backend: what is left of it goes there, and the answer comes back.
+
+use std::io::{self, IoSlice, Write};
+use std::task::{Context, Poll};
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::date::http_date;
+use super::downstream::{ClientError, Downstream, Encoding};
+use super::response_head::{self, Framing, Malformed};
+use super::timer::Timer;
+use super::upstream::Upstream;
+use crate::chunked::ChunkedScan;
+use crate::local_reply::may_have_body;
+use crate::message::Known;
+use crate::request_context::RequestContext;
+use crate::{respond, retry};
+
+/// Interim answers (1xx) of one request that are passed on.
+const MAX_INTERIM: u32 = 100;
+/// A request's body up to this size can be sent again.
+const REPLAYED: usize = 64 * 1024;
+
+/// Why a request was not answered by a backend, or not wholly.
+#[derive(Debug)]
+pub(super) enum RelayError {
+    Client(ClientError),
+    Upstream(UpstreamError),
+    /// The answer says that another try may be made.
+    AskedAgain,
+    /// The request's time is over.
+    Expired,
+    /// Nothing has moved for too long.
+    Stalled,
+}
+
+#[derive(Debug)]
+pub(super) enum UpstreamError {
+    /// The connection ended or broke.
+    Broken(Option<io::Error>),
+    Malformed,
+}
+
+impl From<ClientError> for RelayError {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<Malformed> for RelayError {
+    fn from(_: Malformed) -> Self {
+        Self::Upstream(UpstreamError::Malformed)
+    }
+}
+
+/// What of a request has passed, over all tries.
+#[derive(Default)]
+pub(super) struct Transfer {
+    /// Bytes of the request's body.
+    pub(super) received: u64,
+    /// Bytes of the answer's body.
+    pub(super) sent: u64,
+    /// The body so far, as it was sent, while it can be sent again.
+    replay: Vec<u8>,
+    /// The body has outgrown what is kept of it.
+    truncated: bool,
+    /// The head of the final answer was passed on.
+    pub(super) started: bool,
+}
+
+impl Transfer {
+    /// Whether the request can be sent again from its beginning.
+    pub(super) fn can_resend(&self) -> bool {
+        !self.truncated && !self.started
+    }
+
+    fn keep(&mut self, parts: &[&[u8]]) {
+        if self.truncated {
+            return;
+        }
+        if self.replay.len() + parts.iter().map(|part| part.len()).sum::<usize>() > REPLAYED {
+            self.truncated = true;
+            self.replay = Vec::new();
+            return;
+        }
+        parts.iter().for_each(|part| self.replay.extend_from_slice(part));
+    }
+}
+
+/// Where in the answer the backend is.
+enum Answer {
+    /// What has come of a head that is not complete.
+    Head(Vec<u8>),
+    Length(u64),
+    Chunked(ChunkedScan),
+    /// Until the connection ends.
+    Close,
+    Done,
+}
+
+pub(super) struct Relay<'a> {
+    pub(super) down: &'a mut Downstream,
+    pub(super) up: &'a mut Upstream,
+    pub(super) context: &'a mut RequestContext,
+    pub(super) transfer: &'a mut Transfer,
+    pub(super) timer: &'a mut Timer,
+    /// What the backend's socket has not taken.
+    output: Vec<u8>,
+    written: usize,
+    unflushed: bool,
+    /// The backend takes no more. It may have answered all the same.
+    broken: Option<io::Error>,
+    answer: Answer,
+    /// The connection may be used again.
+    keeps: bool,
+    /// Bytes of the answer have come.
+    pub(super) heard: bool,
+    stall: std::time::Duration,
+    stalls_at: Instant,
+    moved: bool,
+}
+
+impl<'a> Relay<'a> {
+    pub(super) fn new(
+        down: &'a mut Downstream,
+        up: &'a mut Upstream,
+        context: &'a mut RequestContext,
+        transfer: &'a mut Transfer,
+        timer: &'a mut Timer,
+        stall: std::time::Duration,
+    ) -> Self {
+        let mut output = Vec::new();
+        write_head(context, &mut output);
+        output.extend_from_slice(&transfer.replay);
+        let stalls_at = context.upstream_start.unwrap_or(context.started) + stall;
+        Self {
+            down,
+            up,
+            context,
+            transfer,
+            timer,
+            output,
+            written: 0,
+            unflushed: false,
+            broken: None,
+            answer: Answer::Head(Vec::new()),
+            keeps: false,
+            heard: false,
+            stall,
+            stalls_at,
+            moved: false,
+        }
+    }
+
+    /// Relays until the answer has passed, and tells whether the backend's connection may be used again.
+    ///
+    /// # Errors
+    /// The exchange failed; what was passed on is in the transfer and the context.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<bool, RelayError>> {
+        loop {
+            let mut moved = self.send(cx)?;
+            moved |= self.pass_body(cx, room)?;
+            moved |= self.pass_answer(cx, room)?;
+            if let Answer::Done = self.answer
+                && self.down.is_drained()
+            {
+                let sent_all = self.written == self.output.len() && !self.unflushed && self.broken.is_none();
+                return Poll::Ready(Ok(self.keeps && sent_all && self.down.body_is_over()));
+            }
+            if !moved {
+                break;
+            }
+            self.moved = true;
+        }
+        if self.down.body_is_over() && self.down.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(ClientError::Gone.into()));
+        }
+        self.poll_time(cx).map(Err)
+    }
+
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<RelayError> {
+        let expires = self.context.deadline().and_then(|deadline| deadline.get());
+        loop {
+            let next = expires.map_or(self.stalls_at, |expires| expires.min(self.stalls_at));
+            if self.timer.poll_until(cx, next).is_pending() {
+                return Poll::Pending;
+            }
+            if expires.is_some_and(|expires| expires <= next) {
+                return Poll::Ready(RelayError::Expired);
+            }
+            if !std::mem::take(&mut self.moved) {
+                return Poll::Ready(RelayError::Stalled);
+            }
+            self.stalls_at = Instant::now() + self.stall;
+        }
+    }
+
+    /// Sends what waits for the backend.
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, RelayError> {
+        let mut moved = false;
+        while self.written < self.output.len() && self.broken.is_none() {
+            match self.up.poll_write(cx, &[IoSlice::new(&self.output[self.written..])]) {
+                Poll::Pending => return Ok(moved),
+                Poll::Ready(Ok(0)) => self.broken = Some(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => {
+                    self.written += written;
+                    self.unflushed = true;
+                    moved = true;
+                }
+                Poll::Ready(Err(error)) => self.broken = Some(error),
+            }
+        }
+        if self.unflushed && self.broken.is_none() {
+            match self.up.poll_flush(cx) {
+                Poll::Pending => return Ok(moved),
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => self.broken = Some(error),
+            }
+        }
+        if self.written > 0 && self.written == self.output.len() {
+            self.output.clear();
+            self.written = 0;
+        }
+        Ok(moved)
+    }
+
+    /// Passes a part of the request's body on, once the one before has left.
+    fn pass_body(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Result<bool, RelayError> {
+        if !self.output.is_empty() || self.unflushed || self.broken.is_some() || self.down.body_is_over() {
+            return Ok(false);
+        }
+        let chunked = self.down.body_length().is_none();
+        let Poll::Ready(part) = self.down.poll_body(cx, room) else { return Ok(false) };
+        let part = part?;
+        self.transfer.received += part.length as u64;
+        if part.end {
+            self.context.request_is_over();
+        }
+        let data = &room[..part.length];
+        let mut size_line = [0; 20];
+        let mut rest = &mut size_line[..];
+        let suffix: &[u8] = match (chunked, part.length, part.end) {
+            (false, ..) => b"",
+            (true, 0, _) => b"0\r\n\r\n",
+            (true, length, end) => {
+                // 16 digits and a line end fit.
+                _ = write!(rest, "{length:x}\r\n");
+                if end { b"\r\n0\r\n\r\n" } else { b"\r\n" }
+            }
+        };
+        let left = rest.len();
+        let parts = [&size_line[..20 - left], data, suffix];
+        self.transfer.keep(&parts);
+        let mut written = match self.up.poll_write(cx, &parts.map(IoSlice::new)) {
+            Poll::Pending => 0,
+            Poll::Ready(Ok(written)) => written,
+            Poll::Ready(Err(error)) => {
+                self.broken = Some(error);
+                return Ok(true);
+            }
+        };
+        self.unflushed = true;
+        for part in parts {
+            let skipped = written.min(part.len());
+            written -= skipped;
+            self.output.extend_from_slice(&part[skipped..]);
+        }
+        Ok(true)
+    }
+
+    /// Passes a part of the answer on, once the client has taken the one before.
+    fn pass_answer(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Result<bool, RelayError> {
+        if !self.down.is_drained() {
+            return match self.down.poll_drained(cx) {
+                Poll::Ready(Ok(())) => Ok(true),
+                Poll::Ready(Err(_)) => Err(ClientError::Gone.into()),
+                Poll::Pending => Ok(false),
+            };
+        }
+        if let Answer::Done = self.answer {
+            return Ok(false);
+        }
+        let read = match self.up.poll_read(cx, room) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(read)) => read,
+            Poll::Ready(Err(error)) => return Err(self.broke(Some(error))),
+        };
+        if read == 0 {
+            if let Answer::Close = self.answer {
+                self.answer = Answer::Done;
+                self.down.poll_send(cx, b"", true).map_err(|_| ClientError::Gone)?;
+                return Ok(true);
+            }
+            return Err(self.broke(None));
+        }
+        self.heard = true;
+        let body = match &mut self.answer {
+            Answer::Head(before) if before.is_empty() => {
+                let Some(framed) = response_head::read(&room[..read], &mut self.context.response)? else {
+                    before.extend_from_slice(&room[..read]);
+                    return Ok(true);
+                };
+                self.take_head(framed)?;
+                framed.length
+            }
+            Answer::Head(before) => {
+                before.extend_from_slice(&room[..read]);
+                let Some(framed) = response_head::read(before, &mut self.context.response)? else { return Ok(true) };
+                let rest = before.split_off(framed.length);
+                self.take_head(framed)?;
+                self.up.put_back(&rest);
+                read
+            }
+            _ => 0,
+        };
+        if let Answer::Head(_) = self.answer {
+            // An interim answer, which has no body.
+            self.up.put_back(&room[body..read]);
+            return Ok(true);
+        }
+        self.take_body(cx, &mut room[body..read])?;
+        Ok(true)
+    }
+
+    fn broke(&mut self, error: Option<io::Error>) -> RelayError {
+        RelayError::Upstream(UpstreamError::Broken(self.broken.take().or(error)))
+    }
+
+    fn take_head(&mut self, framed: response_head::FramedResponse) -> Result<(), RelayError> {
+        let context = &mut *self.context;
+        if context.response.is_interim() {
+            context.interim_answers += 1;
+            if context.interim_answers > MAX_INTERIM {
+                return Err(Malformed.into());
+            }
+            self.answer = Answer::Head(Vec::new());
+            self.down.send_interim(&context.response);
+            return Ok(());
+        }
+        let status = context.response.status;
+        if status == StatusCode::SWITCHING_PROTOCOLS.as_u16() {
+            // Nobody has asked for it.
+            return Err(Malformed.into());
+        }
+        if let Some(host) = context.host() {
+            host.answered(status);
+        }
+        if retry::asks_for_another(&context.response, context) && retry::allows(context) && self.transfer.can_resend() {
+            return Err(RelayError::AskedAgain);
+        }
+        context.response_start.get_or_insert_with(Instant::now);
+        let has_body = may_have_body(status) && !context.request.is_head();
+        let encoding = match framed.framing {
+            Framing::Chunked | Framing::Close if has_body => Encoding::Chunked,
+            _ => Encoding::Plain,
+        };
+        self.keeps = framed.keeps && !(has_body && framed.framing == Framing::Close);
+        self.answer = match framed.framing {
+            _ if !has_body => Answer::Done,
+            Framing::Length(0) => Answer::Done,
+            Framing::Length(length) => Answer::Length(length),
+            Framing::Chunked => Answer::Chunked(ChunkedScan::default()),
+            Framing::Close => Answer::Close,
+        };
+        context.details = "via_upstream".into();
+        context.passed_on = status;
+        let mut response = std::mem::take(&mut context.response);
+        respond::prepare_proxied(&mut response, context);
+        if !response.fields.contains(Known::Date) {
+            response.fields.set_known(Known::Date, &http_date(context.start));
+        }
+        context.response = response;
+        self.transfer.started = true;
+        let closes = context.request.closes || self.down.connection.is_leaving();
+        self.down.send_head(&context.response, encoding, closes);
+        Ok(())
+    }
+
+    fn take_body(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) -> Result<(), RelayError> {
+        let (taken, data, end) = match &mut self.answer {
+            Answer::Length(left) => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left -= taken as u64;
+                (taken, taken, *left == 0)
+            }
+            Answer::Chunked(scan) => {
+                // The head has been passed on: all that is left is to cut the answer off.
+                let (taken, data) = scan.decode(bytes).map_err(|_| Malformed)?;
+                (taken, data, scan.is_done())
+            }
+            Answer::Close => (bytes.len(), bytes.len(), false),
+            Answer::Done | Answer::Head(_) => (0, 0, true),
+        };
+        if end {
+            // What comes behind an answer's end belongs to nobody.
+            self.keeps &= taken == bytes.len();
+            self.answer = Answer::Done;
+        }
+        self.transfer.sent += data as u64;
+        self.down.poll_send(cx, &bytes[..data], end).map_err(|_| ClientError::Gone.into())
+    }
+}
+
+/// Appends the head as this backend gets it.
+fn write_head(context: &mut RequestContext, output: &mut Vec<u8>) {
+    let fields = &mut context.request.fields;
+    // Only a server of HTTP/2 has a use for it.
+    fields.remove_known(Known::Te);
+    let attempts = context.attempts;
+    // Writing to memory does not fail.
+    fields.set_with(Known::AttemptCount, |text| _ = write!(text, "{attempts}"));
+    context.request.write_http1(output);
+}
