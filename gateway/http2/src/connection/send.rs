@@ -1,0 +1,242 @@
+//! What the application sends.
+
+use super::Connection;
+use crate::error::{ErrorCode, SendError};
+use crate::fields::{Field, Letter, Marks, TOKEN, has_only_field_bytes, value_marks};
+use crate::frame::{self, FrameHeader, flag, kind};
+use crate::known::Known;
+use crate::stream_id::StreamId;
+use crate::streams::{Ended, Half};
+
+/// Larger DATA frames would save nobody anything: peers that allow them are fine with these.
+const MAX_DATA: usize = frame::DEFAULT_MAX_SIZE;
+
+/// What follows what is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Then {
+    /// Something else of the same message.
+    More,
+    /// Nothing: the message is complete.
+    End,
+}
+
+impl Connection {
+    /// Sends the head of a response; with a status below 200 and [`Then::More`], one before it. Names may have capitals, which
+    /// become small letters. Fields that HTTP/2 does not have (of one connection, RFC 9113 section 8.2.2) and fields with
+    /// bytes that none may have are left out; the count of the latter is returned, so that nobody has to be silent about it.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] if the stream is not open, [`SendError::Order`] if a response was sent on it already.
+    pub fn send_headers<'f>(
+        &mut self,
+        id: StreamId,
+        status: u16,
+        fields: impl IntoIterator<Item = Field<'f>>,
+        then: Then,
+    ) -> Result<usize, SendError> {
+        let stream = self.streams.get_mut(id).filter(|_| self.error.is_none()).ok_or(SendError::Closed)?;
+        match stream.local {
+            Half::Idle => {}
+            Half::Open => return Err(SendError::Order("a second head")),
+            Half::Ended => return Err(SendError::Closed),
+        }
+        let is_interim = status < 200;
+        if is_interim && then == Then::End || status == 101 || !(100..1000).contains(&status) {
+            return Err(SendError::Order("a status that cannot be sent so"));
+        }
+        if !is_interim {
+            stream.local = Half::Open;
+        }
+        let start = self.begin_block();
+        self.encoder.status(status, self.output.bytes());
+        let left_out = self.encode(fields);
+        self.end_block(start, id, then);
+        Ok(left_out)
+    }
+
+    /// Sends fields behind the body, which end the message. As [`Self::send_headers`] otherwise.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] if the stream is not open, [`SendError::Order`] before the head.
+    pub fn send_trailers<'f>(
+        &mut self,
+        id: StreamId,
+        fields: impl IntoIterator<Item = Field<'f>>,
+    ) -> Result<usize, SendError> {
+        self.check_body(id)?;
+        let start = self.begin_block();
+        let left_out = self.encode(fields);
+        self.end_block(start, id, Then::End);
+        Ok(left_out)
+    }
+
+    /// How many bytes of a body can be sent now.
+    #[must_use]
+    pub fn capacity(&self, id: StreamId) -> usize {
+        let Some(stream) = self.streams.get(id) else { return 0 };
+        let mark = self.settings.limits.max_pending_output as usize;
+        let window = u32::try_from(stream.send_window).unwrap_or(0).min(self.send_window);
+        (window as usize).min(mark.saturating_sub(self.output.len()))
+    }
+
+    /// Sends as much of a body as flow control and the mark of waiting output allow, and returns how much that was. The rest
+    /// is to be offered again: after [`Writable`](crate::Event::Writable) if a window was the reason, after
+    /// [`Self::advance_output`] if the output was. `then` is about the last of `bytes`; a message whose body is empty ends
+    /// with an empty one, which always fits.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] if the stream is not open, [`SendError::Order`] before the head.
+    pub fn send_data(&mut self, id: StreamId, bytes: &[u8], then: Then) -> Result<usize, SendError> {
+        self.check_body(id)?;
+        let capacity = self.capacity(id);
+        let count = bytes.len().min(capacity);
+        let is_all = count == bytes.len();
+        let ends = is_all && then == Then::End;
+        let largest = self.peer.max_frame_size.min(MAX_DATA);
+        let mut rest = &bytes[..count];
+        while !rest.is_empty() || ends && bytes.is_empty() {
+            let (piece, after) = rest.split_at(rest.len().min(largest));
+            rest = after;
+            let flags = if ends && rest.is_empty() { flag::END_STREAM } else { 0 };
+            self.output.frame(kind::DATA, flags, id, piece);
+            self.counters.data_frame_sent();
+            if rest.is_empty() {
+                break;
+            }
+        }
+        // The capacity is no more than either window.
+        self.send_window -= count as u32;
+        let connection_is_empty = self.send_window == 0;
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.send_window -= count as i32;
+            if !is_all {
+                stream.is_blocked = stream.send_window <= 0;
+                self.is_blocked |= connection_is_empty;
+            }
+        }
+        if ends {
+            self.end(id);
+        }
+        Ok(count)
+    }
+
+    /// Ends a stream at once. Nothing happens if it ended already.
+    pub fn reset(&mut self, id: StreamId, code: ErrorCode) {
+        if self.error.is_none() && self.streams.get(id).is_some() {
+            self.write_reset(id, code);
+            self.close(id, Ended::ByUs);
+        }
+    }
+
+    /// Says that the application is done with `count` bytes of [`Data`](crate::Event::Data), so that the peer may send as many
+    /// again. The peer is told in pieces of half a window. What a stream holds when it closes is released by itself.
+    pub fn release(&mut self, id: StreamId, count: usize) {
+        let Some(stream) = self.streams.get_mut(id).filter(|_| self.error.is_none()) else { return };
+        // What is held is bounded by the window.
+        let count = count.min(stream.held as usize) as u32;
+        stream.held -= count;
+        self.release_to_stream(id, count);
+        self.release_to_connection(count);
+    }
+
+    fn check_body(&self, id: StreamId) -> Result<(), SendError> {
+        let stream = self.streams.get(id).filter(|_| self.error.is_none()).ok_or(SendError::Closed)?;
+        match stream.local {
+            Half::Idle => Err(SendError::Order("a body before its head")),
+            Half::Open => Ok(()),
+            Half::Ended => Err(SendError::Closed),
+        }
+    }
+
+    /// Leaves room for the frame's header and says where.
+    fn begin_block(&mut self) -> usize {
+        let out = self.output.bytes();
+        let start = out.len();
+        out.extend_from_slice(&[0; frame::HEADER]);
+        self.encoder.begin(out);
+        start
+    }
+
+    fn encode<'f>(&mut self, fields: impl IntoIterator<Item = Field<'f>>) -> usize {
+        let mut left_out = 0;
+        let out = self.output.bytes();
+        for field in fields {
+            let mut value = field.value;
+            if value_marks(value).has(Marks::BAD_VALUE) {
+                value = value.trim_ascii();
+                if !has_only_field_bytes(value) {
+                    left_out += 1;
+                    continue;
+                }
+            }
+            match field.known {
+                Some(known) if known.is_connection_specific() => {}
+                Some(known) if known.is_pseudo() => left_out += 1,
+                Some(known) => self.encoder.field(Some(known), known.name(), value, out),
+                None => match worst(field.name) {
+                    Letter::Lower => self.encoder.field(None, field.name, value, out),
+                    Letter::Upper => {
+                        let name = field.name.to_ascii_lowercase();
+                        let known = Known::of(&name);
+                        if !known.is_some_and(Known::is_connection_specific) {
+                            self.encoder.field(known, &name, value, out);
+                        }
+                    }
+                    Letter::No => left_out += 1,
+                },
+            }
+        }
+        left_out
+    }
+
+    /// Writes the frame's header in front of the block, and cuts the block where the peer's frames end.
+    fn end_block(&mut self, start: usize, id: StreamId, then: Then) {
+        let out = self.output.bytes();
+        let length = out.len() - start - frame::HEADER;
+        let end_stream = if then == Then::End { flag::END_STREAM } else { 0 };
+        let largest = self.peer.max_frame_size;
+        let header = |kind, flags, length| FrameHeader { length, kind, flags, stream: id }.bytes();
+        if length <= largest {
+            let bytes = header(kind::HEADERS, flag::END_HEADERS | end_stream, length);
+            out[start..start + frame::HEADER].copy_from_slice(&bytes);
+        } else {
+            let block = out.split_off(start + frame::HEADER);
+            out.truncate(start);
+            let pieces = block.len().div_ceil(largest);
+            for (at, piece) in block.chunks(largest).enumerate() {
+                let is_last = at + 1 == pieces;
+                let end_headers = if is_last { flag::END_HEADERS } else { 0 };
+                let (kind, flags) = if at == 0 { (kind::HEADERS, end_stream) } else { (kind::CONTINUATION, 0) };
+                out.extend_from_slice(&header(kind, flags | end_headers, piece.len()));
+                out.extend_from_slice(piece);
+            }
+        }
+        if then == Then::End {
+            self.end(id);
+        }
+    }
+
+    /// Our side of a stream said all.
+    fn end(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        stream.local = Half::Ended;
+        stream.is_blocked = false;
+        if stream.remote == Half::Ended {
+            self.close(id, Ended::Complete);
+        }
+    }
+}
+
+/// The letter of a name that makes most trouble. An empty name is no name.
+fn worst(name: &[u8]) -> Letter {
+    let mut worst = if name.is_empty() { Letter::No } else { Letter::Lower };
+    for byte in name {
+        match TOKEN[usize::from(*byte)] {
+            Letter::Lower => {}
+            Letter::Upper if worst == Letter::Lower => worst = Letter::Upper,
+            Letter::Upper => {}
+            Letter::No => worst = Letter::No,
+        }
+    }
+    worst
+}
