@@ -5,6 +5,8 @@ use std::fmt;
 
 use http::HeaderName;
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::ParserBuilder;
+use regex_syntax::hir::literal::Extractor;
 use serde::{Serialize, Serializer};
 
 use crate::{Headers, RequestView};
@@ -27,6 +29,7 @@ pub struct Pattern {
     source: String,
     regex: Regex,
     max_bytes: usize,
+    literal_prefix: Box<[u8]>,
 }
 
 /// The text is no regular expression that may be used.
@@ -56,7 +59,9 @@ impl Pattern {
     /// As [`Pattern::full`].
     pub fn full_translated(source: &str, expression: &str) -> Result<Self, PatternError> {
         // A group of its own, so that `a|b` is anchored as a whole.
-        Self::build(source, expression, &format!("^(?:{expression})$"))
+        let mut pattern = Self::build(source, expression, &format!("^(?:{expression})$"))?;
+        pattern.literal_prefix = literal_prefix(expression);
+        Ok(pattern)
     }
 
     /// Compiles `source` for a search anywhere in the value, as rewrites use it.
@@ -99,7 +104,7 @@ impl Pattern {
             break;
         }
         let (regex, max_bytes) = result?;
-        Ok(Self { source: source.to_owned(), regex, max_bytes })
+        Ok(Self { source: source.to_owned(), regex, max_bytes, literal_prefix: Box::default() })
     }
 
     pub fn is_match(&self, value: &[u8]) -> bool {
@@ -110,6 +115,12 @@ impl Pattern {
         &self.source
     }
 
+    /// What every value begins with that this matches, as far as that is plain from the expression: of `/v[12]/.*` it is
+    /// `/v`. Empty for a pattern that is searched for.
+    pub(crate) fn literal_prefix(&self) -> &[u8] {
+        &self.literal_prefix
+    }
+
     /// Bytes that its compiled form does not exceed, rounded up coarsely.
     pub fn max_bytes(&self) -> usize {
         self.max_bytes
@@ -118,6 +129,14 @@ impl Pattern {
     pub(crate) fn regex(&self) -> &Regex {
         &self.regex
     }
+}
+
+/// What every match of an expression begins with; at most 100 bytes, and empty if it has nothing fixed there.
+fn literal_prefix(expression: &str) -> Box<[u8]> {
+    // As `Pattern::build` has it: classes are ASCII unless the expression needs more.
+    let parse = |unicode: bool| ParserBuilder::new().unicode(unicode).utf8(false).build().parse(expression);
+    let Ok(hir) = parse(false).or_else(|_| parse(true)) else { return Box::default() };
+    Extractor::new().extract(&hir).longest_common_prefix().unwrap_or_default().into()
 }
 
 /// The regex crate prints the expression with a caret over several lines and ends with the reason.
@@ -404,6 +423,57 @@ mod tests {
 
     fn regex(source: &str) -> StringMatch {
         StringMatch::Regex(Pattern::full(source).unwrap())
+    }
+
+    #[test]
+    fn what_all_matches_begin_with_is_read_from_the_expression() {
+        let check = |source: &str, prefix: &str| {
+            let pattern = Pattern::full(source).unwrap();
+            assert_eq!(String::from_utf8_lossy(pattern.literal_prefix()), prefix, "{source}");
+        };
+        check("/users/[0-9]+", "/users/");
+        check("/v[12]/.*", "/v");
+        check("/a(/.*)?", "/a");
+        check("/ab|/ac", "/a");
+        check("(?:/ab)+", "/ab");
+        check(r"/a\.b/.*", "/a.b/");
+        check("^/a$", "/a");
+        check("/ab?", "/a");
+        check("/é+", "/é");
+        check(".*/a", "");
+        check("(?i)/a", "/");
+        check("/a|b", "");
+        check("a*", "");
+        check("", "");
+        assert!(Pattern::full(&"/".repeat(1000)).unwrap().literal_prefix().len() <= 100);
+        assert_eq!(Pattern::search("/a").unwrap().literal_prefix(), b"");
+    }
+
+    /// Selection leaves a route out if the path does not begin so: nothing may match that does not.
+    #[test]
+    fn no_match_begins_otherwise() {
+        let pieces =
+            ["/", "a", "b", "A", ".", ".*", "[ab]", "(?i)", "a?", "b*", "(a|/b)", "|", "(?:ab)+", "a{0,2}", "^", "\\b"];
+        let letters = ["/", "a", "b", "A", "é"];
+        let mut random = 11u64;
+        let mut next = |bound: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % bound
+        };
+        let (mut matches, mut prefixes) = (0, 0);
+        for _ in 0..2000 {
+            let source: String = (0..1 + next(5)).map(|_| pieces[next(pieces.len())]).collect();
+            let Ok(pattern) = Pattern::full(&source) else { continue };
+            prefixes += usize::from(!pattern.literal_prefix().is_empty());
+            for _ in 0..20 {
+                let value: String = (0..next(6)).map(|_| letters[next(letters.len())]).collect();
+                if pattern.is_match(value.as_bytes()) {
+                    matches += 1;
+                    assert!(value.as_bytes().starts_with(pattern.literal_prefix()), "{source} on {value}");
+                }
+            }
+        }
+        assert!(matches > 1000 && prefixes > 500, "{matches} {prefixes}");
     }
 
     #[test]
