@@ -7,8 +7,9 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate of ours and the crates of ours that it may use. The binary may use all.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("tidegate-core", &[]),
+    ("tidegate-http2", &[]),
     ("tidegate-resources", &["tidegate-core"]),
     ("tidegate-snapshot", &["tidegate-core"]),
     ("tidegate-compiler", &["tidegate-core", "tidegate-resources", "tidegate-snapshot"]),
@@ -16,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("tidegate-sds", &["tidegate-core"]),
     ("tidegate-sds-wire", &["tidegate-core", "tidegate-sds"]),
     ("tidegate-acme", &["tidegate-core", "tidegate-sds"]),
-    ("tidegate-proxy", &["tidegate-core", "tidegate-sds", "tidegate-snapshot"]),
+    ("tidegate-proxy", &["tidegate-core", "tidegate-http2", "tidegate-sds", "tidegate-snapshot"]),
     ("tidegate-admin", &["tidegate-core", "tidegate-resources", "tidegate-snapshot"]),
     ("tidegate-tests", &[]),
     ("tidegate-micro", &[]),
@@ -67,7 +68,7 @@ fn crates_use_only_the_crates_that_the_code_map_allows() {
 #[test]
 fn the_data_plane_sees_no_yaml_and_the_pure_crates_do_no_io() {
     let dependencies = dependencies();
-    let pure = ["tidegate-core", "tidegate-snapshot", "tidegate-resources", "tidegate-compiler"];
+    let pure = ["tidegate-core", "tidegate-http2", "tidegate-snapshot", "tidegate-resources", "tidegate-compiler"];
     for name in pure {
         for used in &dependencies[name] {
             let io = ["tokio", "notify", "hyper", "hyper-util", "axum", "socket2", "hickory-resolver", "arc-swap"];
