@@ -157,8 +157,13 @@ pub(super) async fn idle(run: Run) -> Verdict {
     }
     let records = probe.finish().await;
     let after = rig.proxy.memory();
-    let pass =
-        records.failed() == 0 && closed == 0 && each[0] <= 25.0 && each[1] <= 40.0 && after <= allowed_after(rest);
+    // The targets are a release build's, with thousands; the quick form only sees that it does not get much worse.
+    let most = if run.is_quick() { [40.0, 80.0] } else { [25.0, 40.0] };
+    let pass = records.failed() == 0
+        && closed == 0
+        && each[0] <= most[0]
+        && each[1] <= most[1]
+        && after <= allowed_after(rest);
     let round = |value: f64| json!((value * 10.0).round() / 10.0);
     let fields = [
         ("rss_at_rest_kib", json!(rest)),
