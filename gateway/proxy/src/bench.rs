@@ -8,18 +8,32 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tidegate_core::Lifecycle;
-use tidegate_snapshot::{AccessLog, AccessLogFormat, DestinationService, EndpointAddress, Workload};
+use tidegate_snapshot::{
+    AccessLog, AccessLogFormat, DestinationService, EndpointAddress, HeaderOperations, Headers, MeshSettings, Snapshot,
+    Workload,
+};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
-use crate::NodeInfo;
+use crate::edge::{Downstream, admit};
+use crate::header_operations::apply_to_request;
+use crate::message::RequestHead;
+use crate::published::Published;
+use crate::request_context::RequestContext;
+use crate::request_head::HeadScan;
+use crate::shared::{Connections, Handshakes, Shared};
 use crate::telemetry::{
     AccessLogSink, AccessLogger, Destination, Metrics, RequestFacts, RequestOutcome, RequestProtocol, ResponseFlags,
 };
 use crate::tls::Hello;
+use crate::upstream::{ClusterHandle, ClusterRegistry};
+use crate::{DnsOptions, Limits, NodeInfo};
 
 /// The metrics of a gateway whose requests went to some destinations before.
 #[derive(Debug)]
@@ -168,5 +182,107 @@ impl HelloReader {
         // Complete, so there is nothing to wait for.
         let hello = Hello::read(&mut self.tcp, BytesMut::from(raw)).now_or_never()?.ok()?;
         hello.server_name()
+    }
+}
+
+/// The head of a request as selection sees it while it is served.
+#[derive(Debug)]
+pub struct ServedHead(RequestHead);
+
+impl ServedHead {
+    /// A head with these fields, whose names are in lower case.
+    pub fn new<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut head = RequestHead::default();
+        fields.into_iter().for_each(|(name, value)| head.fields.add(name, value.as_bytes()));
+        Self(head)
+    }
+}
+
+impl Headers for ServedHead {
+    fn values<'a>(&'a self, name: &HeaderName, each: &mut dyn FnMut(&'a [u8])) {
+        self.0.values(name, each);
+    }
+}
+
+/// A request's head on its way from a client's bytes to a backend's.
+pub struct HeadEditor {
+    context: RequestContext,
+    mesh: MeshSettings,
+    limits: Limits,
+    peer: SocketAddr,
+    out: Vec<u8>,
+}
+
+impl HeadEditor {
+    /// For requests of clients that came without TLS and without trusted proxies.
+    pub fn new() -> Self {
+        let metrics = Arc::new(Metrics::new(&NodeInfo::default(), Lifecycle::default()));
+        let shared = Arc::new(Shared {
+            published: ArcSwap::from_pointee(Published::new(Arc::new(Snapshot::empty()), Vec::new(), None, None)),
+            limits: Limits::default(),
+            metrics,
+            secrets: Arc::default(),
+            hostname: String::new(),
+            connections: Connections::default(),
+            handshakes: Handshakes::default(),
+            kill: CancellationToken::new(),
+        });
+        Self {
+            context: RequestContext::new(shared),
+            mesh: MeshSettings::default(),
+            limits: Limits::default(),
+            peer: address(50_000),
+            out: Vec::new(),
+        }
+    }
+
+    /// Reads a head that is whole; whether it may be served.
+    pub fn read(&mut self, raw: &[u8]) -> bool {
+        matches!(HeadScan::default().advance(raw, &self.limits, &mut self.context.request), Ok(Some(_)))
+    }
+
+    /// Makes the head that was read canonical, as an edge does; whether it may be served.
+    pub fn admit(&mut self) -> bool {
+        let downstream = Downstream { peer: self.peer, tls: None };
+        admit(&mut self.context.request, downstream, &self.mesh, &self.limits).is_ok()
+    }
+
+    /// Carries out the operations of a route.
+    pub fn edit(&mut self, operations: &HeaderOperations) {
+        apply_to_request(&mut self.context, operations);
+    }
+
+    /// The head as a backend gets it.
+    pub fn write(&mut self) -> &[u8] {
+        self.out.clear();
+        self.context.request.write_http1(&mut self.out);
+        &self.out
+    }
+}
+
+impl Default for HeadEditor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A cluster whose endpoints requests take turns with.
+pub struct Balancer {
+    cluster: Arc<ClusterHandle>,
+    /// What would look for endpoints if they had names.
+    _registry: ClusterRegistry,
+}
+
+impl Balancer {
+    /// The first cluster of a Snapshot; none if it has none. Its tasks run on `control`.
+    pub fn new(snapshot: &Snapshot, control: Handle) -> Option<Self> {
+        let registry = ClusterRegistry::new(Arc::default(), DnsOptions::default(), control);
+        let cluster = registry.prepare_after(&[], snapshot).handles.into_iter().next()?;
+        Some(Self { cluster, _registry: registry })
+    }
+
+    /// Chooses an endpoint and lets it go; whether there was one.
+    pub fn pick(&self) -> bool {
+        self.cluster.pick(&[]).is_some()
     }
 }

@@ -10,6 +10,7 @@
 //! - an upstream connection is used again only if request and answer ended where their framing says;
 //! - nothing of a client's is sent before its head was judged as a whole.
 
+mod client;
 mod date;
 mod downstream;
 mod exchange;
@@ -21,6 +22,7 @@ mod scratch;
 mod timer;
 mod upstream;
 
+pub(crate) use client::{Client, ClientError, Encoding, Part};
 pub(crate) use downstream::Downstream;
 pub(crate) use exchange::{Ended, forward, reply};
 pub(crate) use reader::{Expected, Incoming};

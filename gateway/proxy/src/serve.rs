@@ -19,7 +19,7 @@ use crate::app::HttpApp;
 use crate::connection::{Connection, Ends};
 use crate::establish::{Arrival, Established};
 use crate::http_service::decide;
-use crate::http1::{self, Downstream, Ended, Expected, Incoming, Timer};
+use crate::http1::{self, Client, Downstream, Ended, Expected, Incoming, Timer};
 use crate::listener::ListenerState;
 use crate::local_reply::LocalReply;
 use crate::message::Known;

@@ -8,9 +8,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::client::{Client, ClientError, Encoding, Part};
 use crate::chunked::ChunkedScan;
 use crate::connection::Connection;
-use crate::message::ResponseHead;
+use crate::message::{Fields, ResponseHead};
 use crate::request_head::{FramedHead, Framing};
 use crate::stream::{ClientStream, Io};
 
@@ -19,37 +20,6 @@ use crate::stream::{ClientStream, Io};
 enum Body {
     Length(u64),
     Chunked(ChunkedScan),
-}
-
-/// How the answer under way ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Encoding {
-    /// Bytes that its head has announced, or none.
-    Plain,
-    Chunked,
-}
-
-/// Part of a request's body.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Part {
-    pub(super) length: usize,
-    /// Nothing follows.
-    pub(super) end: bool,
-}
-
-/// Why no more of a request comes.
-#[derive(Debug)]
-pub(super) enum ClientError {
-    /// The client has gone, or broke its connection off.
-    Gone,
-    /// Its body is not framed as RFC 9112 asks.
-    Malformed,
-}
-
-impl From<io::Error> for ClientError {
-    fn from(_: io::Error) -> Self {
-        Self::Gone
-    }
 }
 
 /// A client's connection between its bytes and its requests.
@@ -74,7 +44,7 @@ impl Downstream {
             input: client.read,
             connection,
             body: Body::Length(0),
-            encoding: Encoding::Plain,
+            encoding: Encoding::Nothing,
             output: Vec::new(),
             written: 0,
             unflushed: false,
@@ -95,24 +65,38 @@ impl Downstream {
         }
     }
 
-    /// Whether all of the request has been read.
-    pub(crate) fn body_is_over(&self) -> bool {
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if let Io::Tls(_) = self.io {
+            self.unflushed = true;
+        }
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    /// Gives back what only a request under way needs.
+    pub(crate) fn rest(&mut self) {
+        self.output = Vec::new();
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+}
+
+impl Client for Downstream {
+    fn body_is_over(&self) -> bool {
         match self.body {
             Body::Length(left) => left == 0,
             Body::Chunked(scan) => scan.is_done(),
         }
     }
 
-    /// The length that the client has announced of its body; none if it is chunked.
-    pub(super) fn body_length(&self) -> Option<u64> {
+    fn body_length(&self) -> Option<u64> {
         match self.body {
             Body::Length(left) => Some(left),
             Body::Chunked(_) => None,
         }
     }
 
-    /// Reads a part of the body into `room`. Call it only while the body is not over.
-    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<Part, ClientError>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<Part, ClientError>> {
         loop {
             let room = match self.body {
                 Body::Length(left) => {
@@ -157,26 +141,23 @@ impl Downstream {
         }
     }
 
-    /// Resolves when the client has gone. Bytes of a next request tell that it has not.
-    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.input.is_empty() {
             return Poll::Pending;
         }
         self.io.poll_closed(cx, &mut self.input).map(drop)
     }
 
-    /// Whether everything that was sent has left.
-    pub(super) fn is_drained(&self) -> bool {
+    fn is_drained(&self) -> bool {
         self.output.is_empty() && !self.unflushed
     }
 
-    /// Begins an answer: its head waits for the first bytes of its body, or for [`Self::poll_drained`].
-    pub(super) fn send_head(&mut self, head: &ResponseHead, encoding: Encoding, closes: bool) {
+    fn send_head(&mut self, head: &ResponseHead, encoding: Encoding, closes: bool) {
         self.encoding = encoding;
         head.write_http1(&mut self.output);
         // The framing stands before the empty line.
         self.output.truncate(self.output.len() - 2);
-        if encoding == Encoding::Chunked {
+        if encoding == Encoding::Open {
             self.output.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
         if closes {
@@ -185,19 +166,16 @@ impl Downstream {
         self.output.extend_from_slice(b"\r\n");
     }
 
-    /// Sends an interim answer (1xx).
-    pub(super) fn send_interim(&mut self, head: &ResponseHead) {
+    fn send_interim(&mut self, head: &ResponseHead) {
         head.write_http1(&mut self.output);
     }
 
-    /// Sends `data` of the answer's body, all of it: what the socket does not take is kept. Not before
-    /// [`Self::is_drained`], or right after [`Self::send_head`].
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8], end: bool) -> io::Result<()> {
+    fn send(&mut self, cx: &mut Context<'_>, data: &[u8], end: bool) -> io::Result<()> {
         let mut size_line = [0; 20];
         let (prefix, suffix): (&[u8], &[u8]) = match (self.encoding, data.is_empty(), end) {
-            (Encoding::Plain, ..) | (_, true, false) => (b"", b""),
-            (Encoding::Chunked, true, true) => (b"", b"0\r\n\r\n"),
-            (Encoding::Chunked, false, end) => {
+            (Encoding::Nothing | Encoding::Length, ..) | (_, true, false) => (b"", b""),
+            (Encoding::Open, true, true) => (b"", b"0\r\n\r\n"),
+            (Encoding::Open, false, end) => {
                 let mut rest = &mut size_line[..];
                 // 16 digits and a line end fit.
                 _ = write!(rest, "{:x}\r\n", data.len());
@@ -233,15 +211,7 @@ impl Downstream {
         }
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if let Io::Tls(_) = self.io {
-            self.unflushed = true;
-        }
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
-    }
-
-    /// Lets everything leave that was sent.
-    pub(crate) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.output.len() {
             if let Io::Tls(_) = self.io {
                 self.unflushed = true;
@@ -264,12 +234,13 @@ impl Downstream {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives back what only a request under way needs.
-    pub(crate) fn rest(&mut self) {
-        self.output = Vec::new();
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
-        }
+    fn send_trailers(&mut self, cx: &mut Context<'_>, _trailers: &Fields) -> io::Result<()> {
+        // As Envoy without `enable_trailers`.
+        self.send(cx, b"", true)
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.connection.is_leaving()
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use super::client::{Client, ClientError, Encoding};
 use super::date::http_date;
-use super::downstream::{ClientError, Downstream, Encoding};
 use super::relay::{Relay, RelayError, Transfer, UpstreamError};
 use super::scratch::with_scratch;
 use super::timer::Timer;
@@ -45,8 +45,8 @@ enum Failure {
 }
 
 /// Sends a decided request to its backend and the answer to its client; counts and logs it.
-pub(crate) async fn forward(
-    down: &mut Downstream,
+pub(crate) async fn forward<C: Client>(
+    down: &mut C,
     mut context: Box<RequestContext>,
     upstreams: &Upstreams,
     timer: &mut Timer,
@@ -65,7 +65,7 @@ pub(crate) async fn forward(
     };
     let ended = match failure {
         None => {
-            let keeps = !context.request.closes && !down.connection.is_leaving();
+            let keeps = !context.request.closes && !down.is_leaving();
             if keeps { Ended::Keep } else { Ended::Close }
         }
         Some(Failure::Reply(reply)) if transfer.started => {
@@ -87,8 +87,8 @@ pub(crate) async fn forward(
 }
 
 /// Answers a request ourselves; counts and logs it. `received` is what was read of its body.
-pub(crate) async fn reply(
-    down: &mut Downstream,
+pub(crate) async fn reply<C: Client>(
+    down: &mut C,
     mut context: Box<RequestContext>,
     reply: &LocalReply,
     received: u64,
@@ -100,16 +100,16 @@ pub(crate) async fn reply(
         head.fields.set_known(Known::ContentLength, b"0");
     }
     // A body that nobody wants is not waited for.
-    let closes =
-        context.request.closes || down.connection.is_leaving() || respond::must_close(reply) || !down.body_is_over();
+    let closes = context.request.closes || down.is_leaving() || respond::must_close(reply) || !down.body_is_over();
     let mut code = 0;
     if down.is_drained() {
         code = head.status;
-        down.send_head(&head, Encoding::Plain, closes);
+        let encoding = if body.is_empty() { Encoding::Nothing } else { Encoding::Length };
+        down.send_head(&head, encoding, closes);
         let mut begun = false;
         let sent = poll_fn(|cx| {
             if !std::mem::replace(&mut begun, true) {
-                down.poll_send(cx, &body, true)?;
+                down.send(cx, &body, true)?;
             }
             down.poll_drained(cx)
         });
@@ -125,8 +125,8 @@ pub(crate) async fn reply(
 }
 
 /// One try. True if the request was answered, false if another try is to be made.
-async fn attempt(
-    down: &mut Downstream,
+async fn attempt<C: Client>(
+    down: &mut C,
     context: &mut RequestContext,
     transfer: &mut Transfer,
     upstreams: &Upstreams,
@@ -209,8 +209,8 @@ fn judge(
 }
 
 /// A connection to the host that was picked: an idle one, or a new one. None if another host is to be tried.
-async fn connect(
-    down: &mut Downstream,
+async fn connect<C: Client>(
+    down: &mut C,
     context: &mut RequestContext,
     transfer: &Transfer,
     upstreams: &Upstreams,

@@ -10,6 +10,7 @@ use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
+use super::client::Client;
 use super::downstream::Downstream;
 use super::scratch::with_scratch;
 use super::timer::Timer;

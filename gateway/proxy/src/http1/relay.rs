@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use http::StatusCode;
 use tokio::time::Instant;
 
+use super::client::{Client, ClientError, Encoding};
 use super::date::http_date;
-use super::downstream::{ClientError, Downstream, Encoding};
 use super::response_head::{self, Framing, Malformed};
 use super::timer::Timer;
 use super::upstream::Upstream;
@@ -99,8 +99,8 @@ enum Answer {
     Done,
 }
 
-pub(super) struct Relay<'a> {
-    pub(super) down: &'a mut Downstream,
+pub(super) struct Relay<'a, C> {
+    pub(super) down: &'a mut C,
     pub(super) up: &'a mut Upstream,
     pub(super) context: &'a mut RequestContext,
     pub(super) transfer: &'a mut Transfer,
@@ -121,9 +121,9 @@ pub(super) struct Relay<'a> {
     moved: bool,
 }
 
-impl<'a> Relay<'a> {
+impl<'a, C: Client> Relay<'a, C> {
     pub(super) fn new(
-        down: &'a mut Downstream,
+        down: &'a mut C,
         up: &'a mut Upstream,
         context: &'a mut RequestContext,
         transfer: &'a mut Transfer,
@@ -289,7 +289,7 @@ impl<'a> Relay<'a> {
         if read == 0 {
             if let Answer::Close = self.answer {
                 self.answer = Answer::Done;
-                self.down.poll_send(cx, b"", true).map_err(|_| ClientError::Gone)?;
+                self.down.send(cx, b"", true).map_err(|_| ClientError::Gone)?;
                 return Ok(true);
             }
             return Err(self.broke(None));
@@ -352,8 +352,10 @@ impl<'a> Relay<'a> {
         context.response_start.get_or_insert_with(Instant::now);
         let has_body = may_have_body(status) && !context.request.is_head();
         let encoding = match framed.framing {
-            Framing::Chunked | Framing::Close if has_body => Encoding::Chunked,
-            _ => Encoding::Plain,
+            _ if !has_body => Encoding::Nothing,
+            Framing::Length(0) => Encoding::Nothing,
+            Framing::Length(_) => Encoding::Length,
+            Framing::Chunked | Framing::Close => Encoding::Open,
         };
         self.keeps = framed.keeps && !(has_body && framed.framing == Framing::Close);
         self.answer = match framed.framing {
@@ -372,7 +374,7 @@ impl<'a> Relay<'a> {
         }
         context.response = response;
         self.transfer.started = true;
-        let closes = context.request.closes || self.down.connection.is_leaving();
+        let closes = context.request.closes || self.down.is_leaving();
         self.down.send_head(&context.response, encoding, closes);
         Ok(())
     }
@@ -398,7 +400,7 @@ impl<'a> Relay<'a> {
             self.answer = Answer::Done;
         }
         self.transfer.sent += data as u64;
-        self.down.poll_send(cx, &bytes[..data], end).map_err(|_| ClientError::Gone.into())
+        self.down.send(cx, &bytes[..data], end).map_err(|_| ClientError::Gone.into())
     }
 }
 
