@@ -1,16 +1,15 @@
 //! Which VirtualServices bind to which servers, for which hosts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::sync::Arc;
 
-use ahash::{AHashMap, AHashSet};
-use tidegate_core::{Code, Host, Kind, Origin, ResourceKey};
-use tidegate_resources::{Object, ResourceSet, Spec, VirtualService};
+use ahash::AHashSet;
+use tidegate_core::{Code, Host, Origin, ResourceKey};
+use tidegate_resources::{Object, Spec, VirtualService};
 
 use crate::compile::CompileOptions;
-use crate::findings::Findings;
-use crate::gateways::{GatewayPort, GatewayServer, Gateways, Serving};
-use crate::host_index::HostIndex;
+use crate::findings::{Findings, Unit};
+use crate::gateways::{GatewayPort, GatewayServer, Gateways, Run, Serving};
 use crate::mesh::Mesh;
 use crate::names::{GatewayName, GatewayRef, expand_host};
 use crate::routes::is_reachable;
@@ -18,7 +17,7 @@ use crate::tcp_routes::{BoundRule, RuleBinder, RuleUsage};
 use crate::visibility::{Visibility, visibility};
 
 /// Most pairs of a server's host and a VirtualService on one port. Wildcards multiply, and memory must not.
-const MAX_PAIRS: usize = 1_000_000;
+pub(crate) const MAX_PAIRS: usize = 1_000_000;
 
 /// A VirtualService that this gateway may see.
 #[derive(Debug)]
@@ -64,7 +63,7 @@ pub(crate) type BoundHosts = BTreeMap<Host, BoundHost>;
 /// A port with what its servers serve.
 #[derive(Debug)]
 pub(crate) struct BoundPort<'a> {
-    pub(crate) port: GatewayPort<'a>,
+    pub(crate) port: &'a GatewayPort,
     /// One table for all servers of plaintext HTTP, or one for each server of HTTPS.
     pub(crate) tables: Vec<BoundHosts>,
     /// Place of each server's table among `tables`; none for servers that route no requests.
@@ -74,24 +73,39 @@ pub(crate) struct BoundPort<'a> {
 }
 
 impl<'a> BoundPort<'a> {
-    fn new(port: GatewayPort<'a>) -> Self {
-        let mut tables = Vec::new();
-        let mut shared = None;
-        let own_table = |tables: &mut Vec<BoundHosts>| {
-            tables.push(BoundHosts::new());
-            tables.len() - 1
-        };
-        let table_of = port
-            .servers
-            .iter()
-            .map(|server| match server.serving {
-                Serving::Http => Some(*shared.get_or_insert_with(|| own_table(&mut tables))),
-                Serving::Https(_) => Some(own_table(&mut tables)),
-                Serving::Tls(_) | Serving::Passthrough | Serving::Tcp | Serving::Nothing => None,
-            })
-            .collect();
-        Self { port, tables, table_of, rules: Vec::new() }
+    fn new(port: &'a GatewayPort) -> Self {
+        let (table_of, count) = tables_of(port);
+        Self { port, tables: (0..count).map(|_| BoundHosts::new()).collect(), table_of, rules: Vec::new() }
     }
+}
+
+/// Which of a port's tables each of its servers has, and how many tables there are: one for all servers of plaintext
+/// HTTP, one for each server of HTTPS.
+pub(crate) fn tables_of(port: &GatewayPort) -> (Vec<Option<usize>>, usize) {
+    let mut count = 0;
+    let mut shared = None;
+    let mut own_table = || {
+        count += 1;
+        count - 1
+    };
+    let table_of = port
+        .servers
+        .iter()
+        .map(|server| match server.serving {
+            Serving::Http => Some(*shared.get_or_insert_with(&mut own_table)),
+            Serving::Https(_) => Some(own_table()),
+            Serving::Tls(_) | Serving::Passthrough | Serving::Tcp | Serving::Nothing => None,
+        })
+        .collect();
+    (table_of, count)
+}
+
+/// Whether rules for connections are bound. They compete over all VirtualServices that have some, so that all of these
+/// must be there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ConnectionRules {
+    Bind,
+    LeaveOut,
 }
 
 #[derive(Debug)]
@@ -99,36 +113,46 @@ pub(crate) struct Bindings<'a> {
     pub(crate) services: Vec<BoundService<'a>>,
     pub(crate) gateways: Vec<GatewayName>,
     pub(crate) ports: Vec<BoundPort<'a>>,
+    /// Pairs of a server's host and a VirtualService, over all ports.
+    pub(crate) pairs: usize,
+    /// Whether a port had more of them than it may have.
+    pub(crate) is_cut: bool,
 }
 
 impl<'a> Bindings<'a> {
-    /// Binds by the rules of the reference, 2.1: visible to the gateway's namespace, naming the Gateway, with a host
-    /// that overlaps one of the server's and is admitted from the VirtualService's namespace.
+    /// Binds `objects`, in order of creation, by the rules of the reference, 2.1: visible to the gateway's namespace,
+    /// naming the Gateway, with a host that overlaps one of the server's and is admitted from the VirtualService's
+    /// namespace.
     pub(crate) fn new(
-        resources: &'a ResourceSet,
-        mesh: &Mesh<'_>,
+        objects: &[&'a Arc<Object>],
+        mesh: &Mesh,
         options: &CompileOptions,
-        gateways: Gateways<'a>,
+        gateways: &'a Gateways,
+        connections: ConnectionRules,
         findings: &mut Findings,
     ) -> Self {
         let mut candidates = Candidates::default();
-        for object in resources.by_creation(Kind::VirtualService) {
+        for object in objects {
             let Spec::VirtualService(spec) = &object.spec else { continue };
-            candidates.add(object, spec, mesh, options, &gateways, findings);
+            findings.within(Unit::VirtualService(object.key.clone()), |findings| {
+                candidates.add(object, spec, mesh, options, gateways, findings);
+            });
         }
         let mut bindings = Self {
             services: candidates.services,
             gateways: candidates.by_gateway.keys().cloned().collect(),
             ports: Vec::new(),
+            pairs: 0,
+            is_cut: false,
         };
         // Groups in order of visibility, each by creation: sorting keeps the order within a group.
         for services in candidates.by_gateway.values_mut() {
             services.sort_by_key(|(visibility, _)| *visibility);
         }
         let mut usage = RuleUsage::default();
-        for port in gateways.ports {
+        for port in &gateways.ports {
             let mut port = BoundPort::new(port);
-            bindings.bind_port(&mut port, &candidates.by_gateway, options, &mut usage, findings);
+            bindings.bind_port(&mut port, &candidates.by_gateway, options, connections, &mut usage, findings);
             bindings.ports.push(port);
         }
         usage.report(&bindings, findings);
@@ -136,73 +160,86 @@ impl<'a> Bindings<'a> {
     }
 
     fn bind_port(
-        &self,
+        &mut self,
         bound: &mut BoundPort<'a>,
         by_gateway: &BTreeMap<GatewayName, Vec<(Visibility, usize)>>,
         options: &CompileOptions,
+        connections: ConnectionRules,
         usage: &mut RuleUsage,
         findings: &mut Findings,
     ) {
-        let mut rules = RuleBinder::new(self, options);
+        let port = bound.port;
+        let mut uses_of_runs = Vec::new();
         // The servers of one Gateway stand together, so each run of them is one search.
-        let mut from = 0;
-        while let Some(name) = bound.port.servers.get(from).map(|server| server.name.clone()) {
-            let others = bound.port.servers.iter().skip(from).take_while(|server| server.name == name);
-            let run = from..from + others.count();
-            from = run.end;
+        for run in &port.runs {
             let mut uses = Vec::new();
-            if let (Ok(gateway), Some(services)) = (self.gateways.binary_search(&name), by_gateway.get(&name)) {
-                let found = self.pairs(&bound.port, run.clone(), gateway, services, options, usage, findings);
+            if let (Ok(gateway), Some(services)) =
+                (self.gateways.binary_search(&run.gateway), by_gateway.get(&run.gateway))
+            {
+                let found = self.pairs(port, run, gateway, services, options, usage, findings);
                 bind_pairs(bound, gateway, services, &found);
+                self.pairs += found.len();
                 for (server, order, _) in found {
                     let Some((_, service)) = services.get(order) else { continue };
-                    uses.push((server, Use { service: *service, gateway, port: bound.port.number }));
+                    uses.push((server, Use { service: *service, gateway, port: port.number }));
                 }
                 uses.dedup();
             }
-            rules.bind(&bound.port, run.clone(), &uses, usage, findings);
-            for (number, server) in bound.port.servers.iter().enumerate().take(run.end).skip(run.start) {
+            uses_of_runs.push(uses);
+            for (number, server) in port.servers.iter().enumerate().take(run.servers.end).skip(run.servers.start) {
+                if !server.https_redirect {
+                    continue;
+                }
                 let Some(hosts) = bound.table_of.get(number).copied().flatten().and_then(|at| bound.tables.get_mut(at))
                 else {
                     continue;
                 };
-                for host in server.hosts.iter().filter(|_| server.https_redirect) {
+                for host in &server.hosts {
                     let bound = hosts.entry(host.host.clone()).or_default();
                     bound.https_redirect = true;
                     bound.servers.insert(number);
                 }
             }
         }
-        bound.rules = rules.finish(&bound.port, findings);
+        if connections == ConnectionRules::Bind {
+            findings.within(Unit::Connections, |findings| {
+                let mut rules = RuleBinder::new(self, options);
+                for (run, uses) in port.runs.iter().zip(&uses_of_runs) {
+                    rules.bind(port, run.servers.clone(), uses, usage, findings);
+                }
+                bound.rules = rules.finish(port, findings);
+            });
+        }
     }
 
     /// Which servers admit which hosts of which VirtualServices that have rules for them: server by server, in each the
     /// VirtualServices in order, as istiod appends their routes.
     #[expect(clippy::too_many_arguments, reason = "the search draws on all of them")]
     fn pairs(
-        &self,
-        port: &GatewayPort<'a>,
-        servers: Range<usize>,
+        &mut self,
+        port: &GatewayPort,
+        run: &Run,
         gateway: usize,
         services: &[(Visibility, usize)],
         options: &CompileOptions,
         usage: &mut RuleUsage,
         findings: &mut Findings,
     ) -> Vec<Pair> {
-        let mut index = HostIndex::new();
-        for (number, server) in port.servers.iter().enumerate().take(servers.end).skip(servers.start) {
-            for host in &server.hosts {
-                index.insert(&host.host, (number, host, &server.serving));
-            }
-        }
+        let index = run.hosts(&port.servers);
         let mut found: Vec<Pair> = Vec::new();
+        let mut is_cut = false;
         for (order, (_, service)) in services.iter().enumerate() {
             let key = Use { service: *service, gateway, port: port.number };
             let Some(binding) = self.binding(key) else { continue };
             let routes_requests = is_reachable(&binding, options);
             let before = found.len();
             for host in self.services.get(*service).into_iter().flat_map(|service| &service.hosts) {
-                index.overlapping(host, |intersection, (server, admitted, serving)| {
+                index.overlapping(host, |intersection, (server, at)| {
+                    let Some((serving, admitted)) =
+                        port.servers.get(*server).and_then(|server| Some((&server.serving, server.hosts.get(*at)?)))
+                    else {
+                        return;
+                    };
                     if found.len() > MAX_PAIRS || !admitted.admits(&binding.object.key.namespace) {
                         return;
                     }
@@ -220,13 +257,18 @@ impl<'a> Bindings<'a> {
             }
             if found.len() > MAX_PAIRS {
                 found.truncate(before);
+                is_cut = true;
                 let message = format!(
                     "port {} has more than {MAX_PAIRS} pairs of a host and a VirtualService; this one is left out",
                     port.number
                 );
-                findings.error(Code::ENVIRONMENT, binding.object, "spec.hosts", message);
+                let object = binding.object;
+                findings.within(Unit::VirtualService(object.key.clone()), |findings| {
+                    findings.error(Code::ENVIRONMENT, object, "spec.hosts", message);
+                });
             }
         }
+        self.is_cut |= is_cut;
         found.sort();
         found.dedup();
         found
@@ -288,20 +330,16 @@ fn bind_pairs(bound: &mut BoundPort<'_>, gateway: usize, services: &[(Visibility
 struct Candidates<'a> {
     services: Vec<BoundService<'a>>,
     by_gateway: BTreeMap<GatewayName, Vec<(Visibility, usize)>>,
-    admitted: AHashMap<GatewayName, Admitted>,
 }
-
-/// Hosts of a Gateway's servers, whatever they speak.
-type Admitted = HostIndex<crate::names::ServerHost>;
 
 impl<'a> Candidates<'a> {
     fn add(
         &mut self,
         object: &'a Object,
         spec: &'a VirtualService,
-        mesh: &Mesh<'_>,
+        mesh: &Mesh,
         options: &CompileOptions,
-        gateways: &Gateways<'_>,
+        gateways: &Gateways,
         findings: &mut Findings,
     ) {
         let namespace = &*object.key.namespace;
@@ -324,7 +362,7 @@ impl<'a> Candidates<'a> {
             return;
         }
         let Some(visibility) =
-            visibility(&spec.export_to, mesh.virtual_service_export_to, namespace, &options.namespace)
+            visibility(&spec.export_to, &mesh.virtual_service_export_to, namespace, &options.namespace)
         else {
             let path = if spec.export_to.is_empty() { "spec.gateways" } else { "spec.exportTo" };
             let message = format!(
@@ -348,55 +386,48 @@ impl<'a> Candidates<'a> {
         }
         let number = self.services.len();
         for name in selected {
-            self.report_refused_hosts(object, spec, &hosts, &name, gateways, findings);
+            report_refused_hosts(object, spec, &hosts, &name, gateways, findings);
             self.by_gateway.entry(name).or_default().push((visibility, number));
         }
         self.services.push(BoundService { object, spec, hosts });
     }
+}
 
-    /// Names the hosts that no server of a Gateway admits.
-    fn report_refused_hosts(
-        &mut self,
-        object: &Object,
-        spec: &VirtualService,
-        hosts: &[Host],
-        name: &GatewayName,
-        gateways: &Gateways<'_>,
-        findings: &mut Findings,
-    ) {
-        let admitted = self.admitted.entry(name.clone()).or_insert_with(|| {
-            let mut index = HostIndex::new();
-            for host in gateways.known.get(name).into_iter().flat_map(|gateway| &gateway.hosts) {
-                index.insert(&host.host, host.clone());
+/// Names the hosts that no server of a Gateway admits.
+fn report_refused_hosts(
+    object: &Object,
+    spec: &VirtualService,
+    hosts: &[Host],
+    name: &GatewayName,
+    gateways: &Gateways,
+    findings: &mut Findings,
+) {
+    let Some(known) = gateways.known.get(name) else { return };
+    for (at, host) in hosts.iter().enumerate() {
+        let (mut fits, mut only_for) = (false, None);
+        known.admitted().overlapping(host, |_, server| {
+            if server.admits(&object.key.namespace) {
+                fits = true;
+            } else {
+                only_for.clone_from(&server.namespace);
             }
-            index
         });
-        for (at, host) in hosts.iter().enumerate() {
-            let (mut fits, mut only_for) = (false, None);
-            admitted.overlapping(host, |_, server| {
-                if server.admits(&object.key.namespace) {
-                    fits = true;
-                } else {
-                    only_for.clone_from(&server.namespace);
-                }
-            });
-            if fits {
-                continue;
-            }
-            let written = spec.hosts.get(at).map(String::as_str).unwrap_or_default();
-            let gateway = format!("Gateway {}/{}", name.namespace, name.name);
-            let mut message = match only_for {
-                Some(namespace) => {
-                    format!("{gateway} admits the host `{host}` only for VirtualServices of namespace `{namespace}`")
-                }
-                None => format!("no server of {gateway} admits the host `{host}`"),
-            };
-            if !written.eq_ignore_ascii_case(host.as_str()) {
-                message.push_str(&format!(" (`{written}` is a short name and is expanded)"));
-            }
-            message.push_str("; its requests get 404 (NR)");
-            findings.warning(Code::HOST_NOT_IN_GATEWAY, object, &format!("spec.hosts[{at}]"), message);
+        if fits {
+            continue;
         }
+        let written = spec.hosts.get(at).map(String::as_str).unwrap_or_default();
+        let gateway = format!("Gateway {}/{}", name.namespace, name.name);
+        let mut message = match only_for {
+            Some(namespace) => {
+                format!("{gateway} admits the host `{host}` only for VirtualServices of namespace `{namespace}`")
+            }
+            None => format!("no server of {gateway} admits the host `{host}`"),
+        };
+        if !written.eq_ignore_ascii_case(host.as_str()) {
+            message.push_str(&format!(" (`{written}` is a short name and is expanded)"));
+        }
+        message.push_str("; its requests get 404 (NR)");
+        findings.warning(Code::HOST_NOT_IN_GATEWAY, object, &format!("spec.hosts[{at}]"), message);
     }
 }
 
@@ -405,7 +436,7 @@ fn report_missing_gateway(
     at: usize,
     reference: &str,
     name: &GatewayName,
-    gateways: &Gateways<'_>,
+    gateways: &Gateways,
     findings: &mut Findings,
 ) {
     let message = format!("there is no Gateway {}/{}", name.namespace, name.name);

@@ -3,7 +3,7 @@
 //! Only clusters that a bound route names are built, as istiod does with `PILOT_FILTER_GATEWAY_CLUSTER_CONFIG`: ten
 //! thousand services of a mesh cost nothing at a gateway that routes to ten of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,11 @@ use std::time::Duration;
 use ahash::AHashMap;
 use tidegate_core::{ClusterName, Code, Diagnostic, ResourceKey};
 use tidegate_resources::{Destination, H2UpgradePolicy, Object, SimpleLb};
-use tidegate_snapshot::{
-    Cluster, ClusterIndex, ClusterRef, DestinationService, Discovery, LoadBalancing, UpstreamProtocol,
-};
+use tidegate_snapshot::{Cluster, DestinationService, Discovery, LoadBalancing, UpstreamProtocol};
 
 use crate::client_tls::client_tls;
 use crate::destination_rules::{Blocks, DestinationRules, EffectiveRule};
-use crate::findings::Findings;
+use crate::findings::{Findings, Unit};
 use crate::mesh::Mesh;
 use crate::names::expand_host;
 use crate::registry::{Absent, Member, MemberAddress, Port, Registry, Service, port_number};
@@ -28,6 +26,41 @@ use crate::secrets::Secrets;
 pub(crate) struct Target {
     pub(crate) name: ClusterName,
     pub(crate) problem: Option<Problem>,
+    /// The host that the destination names, if it stands for another.
+    alias: Option<Box<Aliases>>,
+}
+
+/// Hosts that stand for others, the first named by a destination.
+#[derive(Clone, Debug)]
+struct Aliases(Vec<String>);
+
+/// What the routes of one owner refer to, each once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Targets {
+    /// Host, port and subset of clusters that exist.
+    pub(crate) wanted: BTreeSet<(String, u16, String)>,
+    /// Every host that was looked at.
+    pub(crate) hosts: BTreeSet<String>,
+}
+
+impl Targets {
+    pub(crate) fn add(&mut self, target: &Target) {
+        let ClusterName { host, port, subset, .. } = &target.name;
+        if !self.hosts.contains(host) {
+            self.hosts.insert(host.clone());
+        }
+        self.hosts.extend(target.alias.iter().flat_map(|aliases| &aliases.0).cloned());
+        if target.problem.is_none() {
+            self.wanted.insert((host.clone(), *port, subset.clone()));
+        }
+    }
+}
+
+/// What routes depend on of a host. As long as it is the same, what changes of the host concerns its clusters alone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Shape {
+    Absent(Absent),
+    Known { ports: Box<[u16]>, alias: Option<String>, subsets: Box<[String]> },
 }
 
 /// Why a destination has no cluster. Requests are answered 503 NC.
@@ -51,23 +84,21 @@ struct Known<'a> {
 pub(crate) struct Clusters<'a> {
     registry: &'a Registry<'a>,
     rules: &'a DestinationRules<'a>,
-    mesh: &'a Mesh<'a>,
+    mesh: &'a Mesh,
     cluster_domain: &'a str,
     secrets: Secrets<'a>,
     known: AHashMap<String, Rc<Result<Known<'a>, Absent>>>,
-    /// Subsets by host and port.
-    wanted: BTreeMap<(String, u16), BTreeSet<String>>,
 }
 
 impl<'a> Clusters<'a> {
     pub(crate) fn new(
         registry: &'a Registry<'a>,
         rules: &'a DestinationRules<'a>,
-        mesh: &'a Mesh<'a>,
+        mesh: &'a Mesh,
         cluster_domain: &'a str,
         secrets: Secrets<'a>,
     ) -> Self {
-        Self { registry, rules, mesh, cluster_domain, secrets, known: AHashMap::new(), wanted: BTreeMap::new() }
+        Self { registry, rules, mesh, cluster_domain, secrets, known: AHashMap::new() }
     }
 
     fn known(&mut self, host: &str, findings: &mut Findings) -> Rc<Result<Known<'a>, Absent>> {
@@ -75,12 +106,26 @@ impl<'a> Clusters<'a> {
             return Rc::clone(known);
         }
         let known = self.registry.service(host).map(|service| {
-            let rule = self.rules.effective(host, service.namespace, findings);
+            let rule = findings.within(Unit::Service(host.to_owned()), |findings| {
+                self.rules.effective(host, service.namespace, findings)
+            });
             Known { service, rule }
         });
         let known = Rc::new(known);
         self.known.insert(host.to_owned(), Rc::clone(&known));
         known
+    }
+
+    /// What routes depend on of a host.
+    pub(crate) fn shape(&mut self, host: &str, findings: &mut Findings) -> Shape {
+        match &*self.known(host, findings) {
+            Err(absent) => Shape::Absent(absent.clone()),
+            Ok(Known { service, rule }) => Shape::Known {
+                ports: service.ports.iter().map(|port| port.number).collect(),
+                alias: service.alias.clone(),
+                subsets: rule.subset_names().map(str::to_owned).collect(),
+            },
+        }
     }
 
     /// What a destination in an object of `namespace` refers to for requests on the server port `listener_port`.
@@ -104,7 +149,7 @@ impl<'a> Clusters<'a> {
             Some(selector) => port_number(selector.number).unwrap_or(0),
             None => only_port.unwrap_or(listener_port),
         };
-        let (host, known) = self.follow_aliases(host, named, findings);
+        let (host, known, alias) = self.follow_aliases(host, named, findings);
         let problem = match &*known {
             Err(Absent::Unknown) => Some(Problem::UnknownHost),
             Err(Absent::NotExported(key)) => Some(Problem::NotExported(key.clone())),
@@ -116,30 +161,25 @@ impl<'a> Clusters<'a> {
             }
             Ok(_) => None,
         };
-        Target { name: ClusterName::outbound(port, &destination.subset, &host), problem }
+        Target { name: ClusterName::outbound(port, &destination.subset, &host), problem, alias }
     }
 
+    #[expect(clippy::type_complexity, reason = "a host with what is known of it, and the way there")]
     fn follow_aliases(
         &mut self,
         mut host: String,
         mut known: Rc<Result<Known<'a>, Absent>>,
         findings: &mut Findings,
-    ) -> (String, Rc<Result<Known<'a>, Absent>>) {
+    ) -> (String, Rc<Result<Known<'a>, Absent>>, Option<Box<Aliases>>) {
+        let mut aliases: Option<Box<Aliases>> = None;
         // Aliases of aliases are followed; a ring of them ends at the limit, as a service without endpoints.
         for _ in 0..8 {
             let Ok(Known { service: Service { alias: Some(alias), .. }, .. }) = &*known else { break };
-            host.clone_from(alias);
+            let named = std::mem::replace(&mut host, alias.clone());
+            aliases.get_or_insert_with(|| Box::new(Aliases(Vec::new()))).0.push(named);
             known = self.known(&host, findings);
         }
-        (host, known)
-    }
-
-    /// Notes that a route will refer to a target.
-    pub(crate) fn want(&mut self, target: &Target) {
-        if target.problem.is_none() {
-            let ClusterName { host, port, subset, .. } = target.name.clone();
-            self.wanted.entry((host, port)).or_default().insert(subset);
-        }
+        (host, known, aliases)
     }
 
     /// After how long a quiet connection to a target ends: `Some(None)` for never, none if nothing says.
@@ -153,30 +193,34 @@ impl<'a> Clusters<'a> {
         Some((!timeout.is_zero()).then_some(timeout))
     }
 
-    /// Builds every cluster that is wanted.
-    pub(crate) fn build(&mut self, findings: &mut Findings) -> ClusterTable {
-        let mut clusters = Vec::new();
-        for ((host, port), subsets) in std::mem::take(&mut self.wanted) {
-            let known = self.known(&host, findings);
-            let Ok(Known { service, rule }) = &*known else { continue };
-            let Some(port) = service.port(port) else { continue };
+    /// Builds the clusters of a host and port.
+    pub(crate) fn build(
+        &mut self,
+        host: &str,
+        port: u16,
+        subsets: &[&String],
+        findings: &mut Findings,
+    ) -> Vec<Arc<Cluster>> {
+        let known = self.known(host, findings);
+        let Ok(Known { service, rule }) = &*known else { return Vec::new() };
+        let Some(port) = service.port(port) else { return Vec::new() };
+        findings.within(Unit::Clusters(host.to_owned(), port.number), |findings| {
             let members = self.registry.members(service, port, findings);
             refuse_names(service, &members, findings);
             if members.is_empty() {
                 self.registry.report_no_endpoints(service, port, findings);
             }
-            for subset in subsets {
-                if let Some(of_rule) = rule.subset(&subset)
+            let build = |subset: &&String| {
+                if let Some(of_rule) = rule.subset(subset)
                     && !members.is_empty()
                     && !members.iter().any(|member| member.is_in(of_rule.labels))
                 {
-                    of_rule.report_empty(&subset, &service.host, findings);
+                    of_rule.report_empty(subset, &service.host, findings);
                 }
-                clusters.push(Arc::new(self.cluster(service, rule, port, &subset, &members, findings)));
-            }
-        }
-        clusters.sort_by(|a, b| a.name.cmp(&b.name));
-        ClusterTable::new(clusters)
+                Arc::new(self.cluster(service, rule, port, subset, &members, findings))
+            };
+            subsets.iter().map(build).collect()
+        })
     }
 
     fn cluster(
@@ -263,34 +307,6 @@ fn refuse_names(service: &Service<'_>, members: &[Member], findings: &mut Findin
                     .help("use `resolution: DNS` in a ServiceEntry, or an IP address"),
             );
         }
-    }
-}
-
-/// The clusters of a Snapshot, sorted by name.
-#[derive(Debug)]
-pub(crate) struct ClusterTable {
-    clusters: Vec<Arc<Cluster>>,
-    by_name: AHashMap<Arc<str>, ClusterIndex>,
-}
-
-impl ClusterTable {
-    fn new(clusters: Vec<Arc<Cluster>>) -> Self {
-        let by_name = (0u32..).zip(&clusters).map(|(at, c)| (Arc::clone(&c.name), ClusterIndex(at))).collect();
-        Self { clusters, by_name }
-    }
-
-    pub(crate) fn reference(&self, target: &Target) -> ClusterRef {
-        let name = target.name.to_string();
-        match self.by_name.get_key_value(name.as_str()) {
-            Some((name, index)) if target.problem.is_none() => {
-                ClusterRef::Found { index: *index, name: Arc::clone(name) }
-            }
-            _ => ClusterRef::Missing { name: name.into() },
-        }
-    }
-
-    pub(crate) fn into_clusters(self) -> Vec<Arc<Cluster>> {
-        self.clusters
     }
 }
 

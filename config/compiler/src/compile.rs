@@ -4,18 +4,8 @@ use tidegate_core::Diagnostics;
 use tidegate_resources::ResourceSet;
 use tidegate_snapshot::Snapshot;
 
-use crate::bindings::Bindings;
-use crate::clusters::Clusters;
-use crate::destination_rules::DestinationRules;
-use crate::findings::Findings;
-use crate::gateways::Gateways;
-use crate::listeners::listeners;
-use crate::mesh::Mesh;
-use crate::registry::Registry;
-use crate::routes::{Patterns, RouteCompiler};
-use crate::secrets::Secrets;
-use crate::server_tls::ServerTlsCompiler;
-use crate::virtual_hosts::VirtualHosts;
+use crate::memory::Memory;
+use crate::routes::Patterns;
 
 /// Who the gateway is. Two gateways with equal options compile equal resources to equal Snapshots.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,6 +47,20 @@ pub struct Compilation {
     /// Findings between objects, sorted by object and place: references that lead nowhere, conflicts of servers,
     /// rules and hosts that nothing reaches or binds. None of them means that an object was rejected.
     pub diagnostics: Diagnostics,
+    /// What it took. Unlike all else this depends on what the [`Compiler`] has seen before.
+    pub work: Work,
+}
+
+/// How much was made for a compilation, where the rest was taken over from the one before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Work {
+    /// VirtualServices that were bound.
+    pub virtual_services: usize,
+    /// Virtual hosts whose routes were made.
+    pub virtual_hosts: usize,
+    pub clusters: usize,
+    /// Whether nothing was taken over.
+    pub whole: bool,
 }
 
 /// Compiles a set of resources for one gateway. Pure; equal for equal resources whatever order they came in.
@@ -64,51 +68,23 @@ pub fn compile(resources: &ResourceSet, options: &CompileOptions) -> Compilation
     Compiler::default().compile(resources, options)
 }
 
-/// [`compile`] for one who compiles again and again: it keeps what is dear to make (regular expressions) from one
-/// compilation to the next. What it gives back does not depend on what it has seen before.
+/// [`compile`] for one who compiles again and again: it makes anew what depends on what changed since, and takes over the
+/// rest. What it gives back, but for [`Compilation::work`], does not depend on what it has seen before.
 #[derive(Debug, Default)]
 pub struct Compiler {
     patterns: Patterns,
+    memory: Option<Memory>,
 }
 
 impl Compiler {
     /// As the function [`compile`].
     pub fn compile(&mut self, resources: &ResourceSet, options: &CompileOptions) -> Compilation {
-        let mut findings = Findings::default();
-        let mesh = Mesh::read(resources, &mut findings);
-        let registry =
-            Registry::new(resources, &mesh, &options.namespace, &options.cluster_domain, &options.cluster_id);
-        let rules = DestinationRules::new(resources, &mesh, options);
-        rules.report_unknown_hosts(&registry, &mut findings);
-        let secrets = Secrets::new(resources, options);
-        let mut clusters = Clusters::new(&registry, &rules, &mesh, &options.cluster_domain, secrets);
-
-        let mut server_tls = ServerTlsCompiler::new(resources, &mesh.tls_defaults, options);
-        let gateways = Gateways::select(resources, options, &mut server_tls, &mut findings);
-        let bindings = Bindings::new(resources, &mesh, options, gateways, &mut findings);
-
-        // A route names its cluster by its place in the table, so the table is complete before the first route is made.
-        let mut routes = RouteCompiler::new(options, &mut self.patterns);
-        let uses = bindings.uses();
-        for binding in uses.keys().filter_map(|key| bindings.binding(*key)) {
-            routes.collect_clusters(binding, &mut clusters, &mut findings);
-        }
-        for rule in bindings.ports.iter().flat_map(|port| &port.rules) {
-            rule.collect_clusters(&bindings, &mut clusters, &mut findings);
-        }
-        let table = clusters.build(&mut findings);
-        let listeners = listeners(VirtualHosts {
-            bindings: &bindings,
-            uses: &uses,
-            routes: &mut routes,
-            clusters: &mut clusters,
-            table: &table,
-            findings: &mut findings,
-            total: 0,
-        });
-        self.patterns.end_generation();
-
-        let snapshot = Snapshot::new(listeners, table.into_clusters(), mesh.settings.clone());
-        Compilation { snapshot, diagnostics: findings.into_sorted() }
+        // Taken out, so that a panic leaves nothing half done behind.
+        let before = self.memory.take().filter(|memory| memory.is_for(options));
+        let followed = before.and_then(|memory| memory.follow(resources, &mut self.patterns));
+        let memory = followed.unwrap_or_else(|| Memory::new(resources, options, &mut self.patterns));
+        let compilation = memory.compilation();
+        self.memory = memory.can_be_followed().then_some(memory);
+        compilation
     }
 }

@@ -1,20 +1,23 @@
 //! Which DestinationRules apply to a service for this gateway, and what they say together.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use ahash::AHashMap;
 use tidegate_core::{Code, Kind, Origin, ResourceKey};
 use tidegate_resources::{
     ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, MatchLabelsSelector, Object,
-    PortSelector, ResourceSet, SimpleLb, Spec, TrafficPolicy,
+    ObjectChange, PortSelector, ResourceSet, SimpleLb, Spec, TrafficPolicy, creation_order,
 };
 
 use crate::compile::CompileOptions;
-use crate::findings::Findings;
+use crate::findings::{Findings, Unit};
 use crate::host_index::for_each_containing;
 use crate::mesh::Mesh;
 use crate::names::expand_host;
-use crate::registry::Registry;
+use crate::registry::{Registry, Touched};
 use crate::visibility::{is_private, visibility};
 
 /// Istio's code for a DestinationRule whose host does not exist.
@@ -29,16 +32,109 @@ struct Rule<'a> {
     private: bool,
 }
 
-/// DestinationRules by namespace and host.
+/// A DestinationRule in the list of its host.
+#[derive(Debug)]
+struct Listed {
+    object: Arc<Object>,
+    /// To the gateway's namespace.
+    visible: bool,
+    private: bool,
+}
+
+impl Listed {
+    fn rule(&self) -> Option<Rule<'_>> {
+        let Spec::DestinationRule(rule) = &self.object.spec else { return None };
+        Some(Rule { object: &self.object, rule, visible: self.visible, private: self.private })
+    }
+}
+
+/// DestinationRules by host and namespace, in each the oldest first. It follows what changes in a set.
+#[derive(Debug, Default)]
+pub(crate) struct RuleIndex {
+    by_host: AHashMap<String, BTreeMap<Arc<str>, Vec<Listed>>>,
+}
+
+impl RuleIndex {
+    pub(crate) fn new(resources: &ResourceSet, mesh: &Mesh, options: &CompileOptions) -> Self {
+        let mut index = Self::default();
+        resources.iter_kind(Kind::DestinationRule).for_each(|object| index.add(object, mesh, options));
+        index
+    }
+
+    /// Follows a change, and notes which hosts it may concern.
+    pub(crate) fn follow(
+        &mut self,
+        change: &ObjectChange,
+        mesh: &Mesh,
+        options: &CompileOptions,
+        touched: &mut Touched,
+    ) {
+        let forms = [&change.old, &change.new];
+        for host in forms.into_iter().flatten().filter_map(|object| host_of(object, options)) {
+            touched.rules = true;
+            if host.starts_with('*') {
+                touched.wildcards.push(host.clone());
+            }
+            touched.hosts.insert(host);
+        }
+        if let Some(old) = &change.old {
+            self.remove(old, options);
+        }
+        if let Some(new) = &change.new {
+            self.add(new, mesh, options);
+        }
+    }
+
+    fn add(&mut self, object: &Arc<Object>, mesh: &Mesh, options: &CompileOptions) {
+        let Spec::DestinationRule(rule) = &object.spec else { return };
+        let namespace = &*object.key.namespace;
+        let default = &mesh.destination_rule_export_to;
+        let listed = Listed {
+            object: object.clone(),
+            visible: visibility(&rule.export_to, default, namespace, &options.namespace).is_some(),
+            private: is_private(&rule.export_to, default, namespace),
+        };
+        let host = expand_host(&rule.host, namespace, &options.cluster_domain);
+        let list = self.by_host.entry(host).or_default().entry(object.key.namespace.clone()).or_default();
+        let at = list.partition_point(|other| creation_order(&other.object, object) != Ordering::Greater);
+        list.insert(at, listed);
+    }
+
+    fn remove(&mut self, object: &Arc<Object>, options: &CompileOptions) {
+        let Some(host) = host_of(object, options) else { return };
+        let Entry::Occupied(mut of_host) = self.by_host.entry(host) else { return };
+        if let Some(list) = of_host.get_mut().get_mut(&object.key.namespace) {
+            list.retain(|listed| !Arc::ptr_eq(&listed.object, object));
+            if list.is_empty() {
+                of_host.get_mut().remove(&object.key.namespace);
+            }
+        }
+        if of_host.get().is_empty() {
+            of_host.remove();
+        }
+    }
+
+    fn rules(&self, host: &str, namespace: &str) -> impl Iterator<Item = Rule<'_>> {
+        let list = self.by_host.get(host).and_then(|of_host| of_host.get(namespace));
+        list.into_iter().flatten().filter_map(Listed::rule)
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = &String> {
+        self.by_host.keys()
+    }
+}
+
+fn host_of(object: &Object, options: &CompileOptions) -> Option<String> {
+    let Spec::DestinationRule(rule) = &object.spec else { return None };
+    Some(expand_host(&rule.host, &object.key.namespace, &options.cluster_domain))
+}
+
+/// What applies to which service.
 #[derive(Debug)]
 pub(crate) struct DestinationRules<'a> {
+    index: &'a RuleIndex,
     options: &'a CompileOptions,
-    root_namespace: &'a str,
-    default_pool: Option<&'a ConnectionPoolSettings>,
-    /// Oldest first.
-    by_host: AHashMap<(&'a str, String), Vec<Rule<'a>>>,
-    /// Namespaces that have rules for a host.
-    namespaces: AHashMap<String, Vec<&'a str>>,
+    mesh: &'a Mesh,
 }
 
 /// Where the search for a service's rule looks.
@@ -127,39 +223,32 @@ impl<'a> Policy<'a> {
 }
 
 impl<'a> DestinationRules<'a> {
-    pub(crate) fn new(resources: &'a ResourceSet, mesh: &'a Mesh<'a>, options: &'a CompileOptions) -> Self {
-        let mut by_host: AHashMap<_, Vec<_>> = AHashMap::new();
-        let mut namespaces: AHashMap<String, Vec<&str>> = AHashMap::new();
-        for object in resources.by_creation(Kind::DestinationRule) {
-            let Spec::DestinationRule(rule) = &object.spec else { continue };
-            let namespace = &*object.key.namespace;
-            let host = expand_host(&rule.host, namespace, &options.cluster_domain);
-            let default = mesh.destination_rule_export_to;
-            let of_host = namespaces.entry(host.clone()).or_default();
-            if !of_host.contains(&namespace) {
-                of_host.push(namespace);
-            }
-            by_host.entry((namespace, host)).or_default().push(Rule {
-                object,
-                rule,
-                visible: visibility(&rule.export_to, default, namespace, &options.namespace).is_some(),
-                private: is_private(&rule.export_to, default, namespace),
-            });
-        }
-        Self { options, root_namespace: &mesh.root_namespace, default_pool: mesh.connection_pool, by_host, namespaces }
+    pub(crate) fn new(index: &'a RuleIndex, options: &'a CompileOptions, mesh: &'a Mesh) -> Self {
+        Self { index, options, mesh }
     }
 
     /// Names the rules whose host is no service at all. A wildcard may wait for its services.
     pub(crate) fn report_unknown_hosts(&self, registry: &Registry<'_>, findings: &mut Findings) {
-        for ((_, host), rules) in &self.by_host {
-            if host.starts_with('*') || registry.knows(host) {
-                continue;
-            }
-            for rule in rules {
-                let message = format!("no service has the host `{host}`: the rule applies to nothing");
-                findings.warning(UNKNOWN_HOST, rule.object, "spec.host", message);
-            }
+        self.index.hosts().for_each(|host| self.report_unknown_host(host, registry, findings));
+    }
+
+    /// The same for the rules of one host.
+    pub(crate) fn report_unknown_host(&self, host: &str, registry: &Registry<'_>, findings: &mut Findings) {
+        if host.starts_with('*') || registry.knows(host) {
+            return;
         }
+        for object in self.of_host(host) {
+            let message = format!("no service has the host `{host}`: the rule applies to nothing");
+            findings.within(Unit::Rule(object.key.clone()), |findings| {
+                findings.warning(UNKNOWN_HOST, object, "spec.host", message);
+            });
+        }
+    }
+
+    /// The rules whose host is exactly this one.
+    pub(crate) fn of_host(&self, host: &str) -> impl Iterator<Item = &'a Object> {
+        let of_host = self.index.by_host.get(host);
+        of_host.into_iter().flat_map(BTreeMap::values).flatten().map(|listed| &*listed.object)
     }
 
     /// What applies to a service: the rules of the gateway's own namespace, else those that the service's namespace
@@ -167,8 +256,9 @@ impl<'a> DestinationRules<'a> {
     /// ends the search, with its most specific host.
     pub(crate) fn effective(&self, host: &str, service_namespace: &str, findings: &mut Findings) -> EffectiveRule<'a> {
         let own = &*self.options.namespace;
-        let first = if own == self.root_namespace { Level::OwnPrivate } else { Level::Own };
-        let levels = [(first, own), (Level::Exported, service_namespace), (Level::Exported, self.root_namespace)];
+        let root = &*self.mesh.root_namespace;
+        let first = if own == root { Level::OwnPrivate } else { Level::Own };
+        let levels = [(first, own), (Level::Exported, service_namespace), (Level::Exported, root)];
         self.report_unseen(host, service_namespace, findings);
         levels
             .into_iter()
@@ -181,12 +271,14 @@ impl<'a> DestinationRules<'a> {
     /// whoever thinks that a gateway uses TLS because of one should know that it does not.
     fn report_unseen(&self, host: &str, service_namespace: &str, findings: &mut Findings) {
         let own = &*self.options.namespace;
-        let seen = [own, service_namespace, self.root_namespace];
-        for namespace in self.namespaces.get(host).into_iter().flatten().filter(|it| !seen.contains(it)) {
-            for rule in self.by_host.get(&(*namespace, host.to_owned())).into_iter().flatten() {
+        let root = &*self.mesh.root_namespace;
+        let Some(of_host) = self.index.by_host.get(host) else { return };
+        for (_, rules) in
+            of_host.iter().filter(|(namespace, _)| ![own, service_namespace, root].contains(&&***namespace))
+        {
+            for rule in rules.iter().filter_map(Listed::rule) {
                 let message = format!(
-                    "it does not apply at this gateway: rules for `{host}` are looked for in `{own}` (the gateway's namespace), `{service_namespace}` (the service's) and `{}` (the root namespace)",
-                    self.root_namespace
+                    "it does not apply at this gateway: rules for `{host}` are looked for in `{own}` (the gateway's namespace), `{service_namespace}` (the service's) and `{root}` (the root namespace)"
                 );
                 let secures = rule.rule.traffic_policy.as_ref().is_some_and(|policy| policy.tls.is_some());
                 let level = if secures { tidegate_core::Level::Warning } else { tidegate_core::Level::Info };
@@ -209,16 +301,13 @@ impl<'a> DestinationRules<'a> {
             if found.is_some() {
                 return;
             }
-            // A borrowed pair cannot look up a pair with an owned name, so the name is cloned.
-            let Some(rules) = self.by_host.get(&(namespace, candidate.to_owned())) else { return };
+            let rules = self.index.rules(candidate, namespace);
             let of_level: Vec<_> = rules
-                .iter()
                 .filter(|rule| match level {
                     Level::Own => true,
                     Level::OwnPrivate => rule.private,
                     Level::Exported => !rule.private,
                 })
-                .copied()
                 .collect();
             if !of_level.is_empty() {
                 found = Some(of_level);
@@ -294,7 +383,9 @@ impl<'a> DestinationRules<'a> {
         let policy = rule.policy.map(|it| it.policy);
         let mut blocks = Blocks {
             load_balancer: policy.and_then(|policy| policy.load_balancer.as_ref()),
-            connection_pool: policy.and_then(|policy| policy.connection_pool.as_ref()).or(self.default_pool),
+            connection_pool: policy
+                .and_then(|policy| policy.connection_pool.as_ref())
+                .or(self.mesh.connection_pool.as_ref()),
             tls: rule.policy.and_then(|policy| policy.tls()),
         };
         if let Some(of_port) = rule.policy.and_then(|policy| policy.port_blocks(port)) {

@@ -1,7 +1,9 @@
 //! Which Gateways are for this gateway, and how their servers share ports.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -11,6 +13,7 @@ use tidegate_snapshot::ServerTls;
 
 use crate::compile::CompileOptions;
 use crate::findings::Findings;
+use crate::host_index::HostIndex;
 use crate::names::{GatewayName, ServerHost};
 use crate::protocol::Protocol;
 use crate::registry::port_number;
@@ -18,11 +21,11 @@ use crate::server_tls::{Application, ServerTlsCompiler};
 
 /// A server of a selected Gateway.
 #[derive(Clone, Debug)]
-pub(crate) struct GatewayServer<'a> {
-    pub(crate) gateway: &'a Object,
+pub(crate) struct GatewayServer {
+    pub(crate) gateway: Arc<Object>,
     pub(crate) name: GatewayName,
     pub(crate) index: usize,
-    pub(crate) port_name: &'a str,
+    pub(crate) port_name: String,
     pub(crate) hosts: Vec<ServerHost>,
     pub(crate) https_redirect: bool,
     pub(crate) serving: Serving,
@@ -45,7 +48,7 @@ pub(crate) enum Serving {
     Nothing,
 }
 
-impl GatewayServer<'_> {
+impl GatewayServer {
     pub(crate) fn source(&self) -> (ResourceKey, Origin) {
         (self.gateway.key.clone(), self.gateway.origin_of(&format!("spec.servers[{}]", self.index)))
     }
@@ -53,12 +56,49 @@ impl GatewayServer<'_> {
 
 /// The servers of one port and address: one listener.
 #[derive(Debug)]
-pub(crate) struct GatewayPort<'a> {
+pub(crate) struct GatewayPort {
     pub(crate) number: u16,
     pub(crate) bind: Option<IpAddr>,
     pub(crate) family: Family,
     /// Oldest Gateway first, in each the order of its servers.
-    pub(crate) servers: Vec<GatewayServer<'a>>,
+    pub(crate) servers: Vec<GatewayServer>,
+    /// The servers of one Gateway, which stand together; in the order of `servers`.
+    pub(crate) runs: Vec<Run>,
+}
+
+/// Servers of one Gateway on one port.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) gateway: GatewayName,
+    /// Places among the servers of the port.
+    pub(crate) servers: Range<usize>,
+    hosts: OnceCell<HostIndex<(usize, usize)>>,
+}
+
+impl Run {
+    /// Hosts of the servers, each with the place of its server and its own in that. Made when it is first asked for.
+    pub(crate) fn hosts(&self, servers: &[GatewayServer]) -> &HostIndex<(usize, usize)> {
+        self.hosts.get_or_init(|| {
+            let mut index = HostIndex::new();
+            for (number, server) in servers.iter().enumerate().take(self.servers.end).skip(self.servers.start) {
+                for (at, host) in server.hosts.iter().enumerate() {
+                    index.insert(&host.host, (number, at));
+                }
+            }
+            index
+        })
+    }
+}
+
+/// Runs of servers with one Gateway.
+fn runs(servers: &[GatewayServer]) -> Vec<Run> {
+    let mut begin = 0;
+    let runs = servers.chunk_by(|a, b| a.name == b.name).filter_map(|run| {
+        let servers = begin..begin + run.len();
+        begin = servers.end;
+        Some(Run { gateway: run.first()?.name.clone(), servers, hosts: OnceCell::new() })
+    });
+    runs.collect()
 }
 
 /// A Gateway and whether it is for this gateway.
@@ -67,13 +107,25 @@ pub(crate) struct KnownGateway {
     pub(crate) selected: bool,
     /// Hosts of all its servers, whatever they speak and whether or not they were dropped.
     pub(crate) hosts: Vec<ServerHost>,
+    admitted: OnceCell<HostIndex<ServerHost>>,
+}
+
+impl KnownGateway {
+    /// Its hosts, to be searched. Made when it is first asked for.
+    pub(crate) fn admitted(&self) -> &HostIndex<ServerHost> {
+        self.admitted.get_or_init(|| {
+            let mut index = HostIndex::new();
+            self.hosts.iter().for_each(|host| index.insert(&host.host, host.clone()));
+            index
+        })
+    }
 }
 
 #[derive(Debug)]
-pub(crate) struct Gateways<'a> {
+pub(crate) struct Gateways {
     pub(crate) known: BTreeMap<GatewayName, KnownGateway>,
     /// By port, then address.
-    pub(crate) ports: Vec<GatewayPort<'a>>,
+    pub(crate) ports: Vec<GatewayPort>,
 }
 
 /// What the servers of a listener speak. Only servers of one family can share it.
@@ -120,14 +172,14 @@ struct Holder<'a> {
 struct Merge<'m, 'a> {
     tls: &'m mut ServerTlsCompiler<'a>,
     findings: &'m mut Findings,
-    ports: Vec<GatewayPort<'a>>,
+    ports: Vec<GatewayPort>,
     holders: BTreeMap<(u16, Option<IpAddr>), Holder<'a>>,
 }
 
-impl<'a> Gateways<'a> {
+impl Gateways {
     /// Selects the Gateways of every namespace whose labels this gateway carries, and merges their servers: oldest
     /// Gateway first, a server that contradicts an earlier one on its port and address is dropped (reference, 4.2).
-    pub(crate) fn select(
+    pub(crate) fn select<'a>(
         resources: &'a ResourceSet,
         options: &CompileOptions,
         tls: &mut ServerTlsCompiler<'a>,
@@ -140,7 +192,7 @@ impl<'a> Gateways<'a> {
             let name = GatewayName { namespace: object.key.namespace.to_string(), name: object.key.name.to_string() };
             let selected = options.has_labels(&gateway.selector);
             let hosts = gateway.servers.iter().flat_map(|server| server_hosts(object, server)).collect();
-            known.insert(name.clone(), KnownGateway { selected, hosts });
+            known.insert(name.clone(), KnownGateway { selected, hosts, admitted: OnceCell::new() });
             if !selected {
                 report_unselected(object, gateway, options, merge.findings);
                 continue;
@@ -151,12 +203,13 @@ impl<'a> Gateways<'a> {
         }
         let mut ports = merge.ports;
         ports.sort_by_key(|port| (port.number, port.bind));
+        ports.iter_mut().for_each(|port| port.runs = runs(&port.servers));
         Self { known, ports }
     }
 }
 
 impl<'a> Merge<'_, 'a> {
-    fn add(&mut self, object: &'a Object, name: &GatewayName, index: usize, server: &'a Server) {
+    fn add(&mut self, object: &'a Arc<Object>, name: &GatewayName, index: usize, server: &'a Server) {
         let Some(port) = &server.port else { return };
         let Some(number) = port_number(port.number) else { return };
         let Some(bind) = parse_bind(object, server, index, self.findings) else { return };
@@ -169,10 +222,10 @@ impl<'a> Merge<'_, 'a> {
         let hosts: Vec<_> = server_hosts(object, server).collect();
         let ports = &mut self.ports;
         let holder = self.holders.entry((number, bind)).or_insert_with(|| {
-            ports.push(GatewayPort { number, bind, family, servers: Vec::new() });
+            ports.push(GatewayPort { number, bind, family, servers: Vec::new(), runs: Vec::new() });
             Holder { family, object, index, port: ports.len() - 1, hosts: AHashMap::new() }
         });
-        let is_first = std::ptr::eq(holder.object, object) && holder.index == index;
+        let is_first = std::ptr::eq(holder.object, &**object) && holder.index == index;
         if holder.family != family || (family == Family::Opaque && !is_first) {
             report_conflict(object, index, family, holder, number, self.findings);
             return;
@@ -190,7 +243,7 @@ impl<'a> Merge<'_, 'a> {
         let serving = serving(object, index, server, protocol, self.tls, self.findings);
         let https_redirect = family == Family::Http && server.tls.as_ref().is_some_and(|tls| tls.https_redirect);
         if let Some(place) = self.ports.get_mut(holder.port) {
-            let (gateway, name, port_name) = (object, name.clone(), port.name.as_str());
+            let (gateway, name, port_name) = (object.clone(), name.clone(), port.name.clone());
             place.servers.push(GatewayServer { gateway, name, index, port_name, hosts, https_redirect, serving });
         }
     }

@@ -13,6 +13,7 @@
 
 mod bindings;
 mod client_tls;
+mod cluster_table;
 mod clusters;
 mod compile;
 mod destination_rules;
@@ -20,6 +21,7 @@ mod findings;
 mod gateways;
 mod host_index;
 mod listeners;
+mod memory;
 mod mesh;
 mod names;
 mod protocol;
@@ -27,12 +29,13 @@ mod registry;
 mod routes;
 mod secrets;
 mod server_tls;
+mod tables;
 mod tcp_routes;
 mod tls_parameters;
 mod virtual_hosts;
 mod visibility;
 
-pub use compile::{Compilation, CompileOptions, Compiler, compile};
+pub use compile::{Compilation, CompileOptions, Compiler, Work, compile};
 
 #[cfg(test)]
 mod tests;

@@ -59,23 +59,23 @@ const JSON_FORMAT: [(&str, &str); 24] = [
 
 /// Mesh-wide settings: those that the data plane obeys, and those that shape compilation.
 #[derive(Debug)]
-pub(crate) struct Mesh<'a> {
+pub(crate) struct Mesh {
     pub(crate) settings: MeshSettings,
     pub(crate) connect_timeout: Duration,
     pub(crate) h2_upgrade: bool,
     pub(crate) root_namespace: String,
-    pub(crate) service_export_to: &'a [String],
-    pub(crate) virtual_service_export_to: &'a [String],
-    pub(crate) destination_rule_export_to: &'a [String],
+    pub(crate) service_export_to: Vec<String>,
+    pub(crate) virtual_service_export_to: Vec<String>,
+    pub(crate) destination_rule_export_to: Vec<String>,
     pub(crate) tls_defaults: TlsDefaults,
     /// `defaultTrafficPolicy.connectionPool`.
-    pub(crate) connection_pool: Option<&'a ConnectionPoolSettings>,
+    pub(crate) connection_pool: Option<ConnectionPoolSettings>,
 }
 
-impl<'a> Mesh<'a> {
+impl Mesh {
     /// Reads the MeshConfig of the set. That of a file (`--mesh-config`) goes before that of a ConfigMap, and the one in
     /// `istio-system` before those of other namespaces.
-    pub(crate) fn read(resources: &'a ResourceSet, findings: &mut Findings) -> Self {
+    pub(crate) fn read(resources: &ResourceSet, findings: &mut Findings) -> Self {
         let configs = resources.iter_kind(Kind::MeshConfig).filter_map(|object| match &object.spec {
             Spec::MeshConfig(config) => Some((&**object, &**config)),
             _ => None,
@@ -109,10 +109,12 @@ impl<'a> Mesh<'a> {
                 .unwrap_or(Duration::from_secs(10)),
             h2_upgrade: config.is_some_and(|config| config.h2_upgrade_policy == MeshH2UpgradePolicy::Upgrade),
             root_namespace: root.unwrap_or(DEFAULT_ROOT).to_owned(),
-            service_export_to: config.map(|c| &*c.default_service_export_to).unwrap_or_default(),
-            virtual_service_export_to: config.map(|c| &*c.default_virtual_service_export_to).unwrap_or_default(),
-            destination_rule_export_to: config.map(|c| &*c.default_destination_rule_export_to).unwrap_or_default(),
-            connection_pool: config.and_then(|config| config.default_traffic_policy.as_ref()?.connection_pool.as_ref()),
+            service_export_to: config.map(|c| c.default_service_export_to.clone()).unwrap_or_default(),
+            virtual_service_export_to: config.map(|c| c.default_virtual_service_export_to.clone()).unwrap_or_default(),
+            destination_rule_export_to: config
+                .map(|c| c.default_destination_rule_export_to.clone())
+                .unwrap_or_default(),
+            connection_pool: config.and_then(|config| config.default_traffic_policy.as_ref()?.connection_pool.clone()),
         }
     }
 }

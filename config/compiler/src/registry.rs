@@ -8,13 +8,21 @@ mod endpoints;
 mod members;
 mod workloads;
 
+use std::cell::OnceCell;
+use std::cmp::Ordering;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
 use ahash::{AHashMap, AHashSet};
 use tidegate_core::{Kind, Origin, ResourceKey};
-use tidegate_resources::{Object, Resolution, ResourceSet, ServiceEntry, ServiceType, Spec, kubernetes};
+use tidegate_resources::{
+    Object, ObjectChange, Resolution, ResourceSet, ServiceEntry, ServiceType, Spec, creation_order, kubernetes,
+};
 
 pub(crate) use members::{Member, MemberAddress};
 use workloads::WorkloadIndex;
 
+use crate::compile::CompileOptions;
 use crate::mesh::Mesh;
 use crate::protocol::Protocol;
 use crate::visibility::visibility;
@@ -96,62 +104,194 @@ impl<'a> Service<'a> {
     }
 }
 
+/// An object in the list of a host.
+#[derive(Debug)]
+struct Listed {
+    object: Arc<Object>,
+    /// To the namespace of the gateway.
+    visible: bool,
+}
+
+impl Listed {
+    fn candidate(&self) -> Option<Candidate<'_>> {
+        let definition = match &self.object.spec {
+            Spec::Service(service) => Definition::Kubernetes(service),
+            Spec::ServiceEntry(entry) => Definition::Entry(entry),
+            _ => return None,
+        };
+        Some(Candidate { object: &self.object, definition, visible: self.visible })
+    }
+
+    /// Services before ServiceEntries, in each the oldest first.
+    fn order(&self, other: &Self) -> Ordering {
+        let is_entry = |listed: &Self| matches!(listed.object.spec, Spec::ServiceEntry(_));
+        is_entry(self).cmp(&is_entry(other)).then_with(|| creation_order(&self.object, &other.object))
+    }
+}
+
+/// The objects that define services, by host. It follows what changes in a set.
+#[derive(Debug, Default)]
+pub(crate) struct ServiceIndex {
+    by_host: AHashMap<String, Vec<Listed>>,
+    /// EndpointSlices by namespace and Service, in the order of their keys.
+    slices: AHashMap<Arc<str>, AHashMap<String, Vec<Arc<Object>>>>,
+}
+
+/// Hosts of services of which something changed.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    pub(crate) hosts: AHashSet<String>,
+    /// Any host within these.
+    pub(crate) wildcards: Vec<String>,
+    /// Pods and WorkloadEntries changed, which may be endpoints of any service.
+    pub(crate) workloads: bool,
+    /// DestinationRules are among what changed.
+    pub(crate) rules: bool,
+}
+
+impl ServiceIndex {
+    pub(crate) fn new(resources: &ResourceSet, mesh: &Mesh, options: &CompileOptions) -> Self {
+        let mut index = Self::default();
+        for kind in [Kind::Service, Kind::ServiceEntry, Kind::EndpointSlice] {
+            resources.iter_kind(kind).for_each(|object| index.add(object, mesh, options));
+        }
+        index
+    }
+
+    /// Follows a change, and notes which hosts it may concern.
+    pub(crate) fn follow(
+        &mut self,
+        change: &ObjectChange,
+        mesh: &Mesh,
+        options: &CompileOptions,
+        touched: &mut Touched,
+    ) {
+        let forms = [&change.old, &change.new];
+        for object in forms.into_iter().flatten() {
+            match &object.spec {
+                Spec::Service(_) | Spec::Endpoints(_) => {
+                    touched.hosts.insert(service_host(&object.key.name, &object.key.namespace, options));
+                }
+                Spec::EndpointSlice(_) => {
+                    let service = object.metadata.labels.get(SERVICE_NAME_LABEL);
+                    touched.hosts.extend(service.map(|name| service_host(name, &object.key.namespace, options)));
+                }
+                Spec::ServiceEntry(entry) => {
+                    touched.hosts.extend(entry.hosts.iter().map(|host| host.to_ascii_lowercase()));
+                }
+                Spec::Pod(_) | Spec::WorkloadEntry(_) => touched.workloads = true,
+                _ => {}
+            }
+        }
+        if let Some(old) = &change.old {
+            self.remove(old, options);
+        }
+        if let Some(new) = &change.new {
+            self.add(new, mesh, options);
+        }
+    }
+
+    fn add(&mut self, object: &Arc<Object>, mesh: &Mesh, options: &CompileOptions) {
+        let visible = |export_to: &[String]| {
+            let (owner, client) = (&object.key.namespace, &options.namespace);
+            visibility(export_to, &mesh.service_export_to, owner, client).is_some()
+        };
+        match &object.spec {
+            Spec::Service(_) => {
+                let export_to: Vec<String> = object
+                    .metadata
+                    .annotations
+                    .get(EXPORT_ANNOTATION)
+                    .into_iter()
+                    .flat_map(|list| list.split(',').map(|entry| entry.trim().to_owned()))
+                    .filter(|entry| !entry.is_empty())
+                    .collect();
+                let host = service_host(&object.key.name, &object.key.namespace, options);
+                self.list(host, Listed { object: object.clone(), visible: visible(&export_to) });
+            }
+            Spec::ServiceEntry(entry) => {
+                let visible = visible(&entry.export_to);
+                for host in &entry.hosts {
+                    self.list(host.to_ascii_lowercase(), Listed { object: object.clone(), visible });
+                }
+            }
+            Spec::EndpointSlice(_) => {
+                let Some(service) = object.metadata.labels.get(SERVICE_NAME_LABEL) else { return };
+                let of_namespace = self.slices.entry(object.key.namespace.clone()).or_default();
+                let slices = of_namespace.entry(service.clone()).or_default();
+                let at = slices.partition_point(|other| other.key < object.key);
+                slices.insert(at, object.clone());
+            }
+            _ => {}
+        }
+    }
+
+    fn list(&mut self, host: String, listed: Listed) {
+        let list = self.by_host.entry(host).or_default();
+        let at = list.partition_point(|other| other.order(&listed) != Ordering::Greater);
+        list.insert(at, listed);
+    }
+
+    fn remove(&mut self, object: &Arc<Object>, options: &CompileOptions) {
+        let mut unlist = |host: String| {
+            if let Entry::Occupied(mut list) = self.by_host.entry(host) {
+                list.get_mut().retain(|listed| !Arc::ptr_eq(&listed.object, object));
+                if list.get().is_empty() {
+                    list.remove();
+                }
+            }
+        };
+        match &object.spec {
+            Spec::Service(_) => unlist(service_host(&object.key.name, &object.key.namespace, options)),
+            Spec::ServiceEntry(entry) => entry.hosts.iter().for_each(|host| unlist(host.to_ascii_lowercase())),
+            Spec::EndpointSlice(_) => {
+                let Some(service) = object.metadata.labels.get(SERVICE_NAME_LABEL) else { return };
+                let Some(of_namespace) = self.slices.get_mut(&object.key.namespace) else { return };
+                if let Some(slices) = of_namespace.get_mut(service) {
+                    slices.retain(|other| !Arc::ptr_eq(other, object));
+                    if slices.is_empty() {
+                        of_namespace.remove(service);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn slices(&self, namespace: &str, service: &str) -> Option<&[Arc<Object>]> {
+        Some(self.slices.get(namespace)?.get(service)?)
+    }
+}
+
+/// The host of a Kubernetes Service.
+fn service_host(name: &str, namespace: &str, options: &CompileOptions) -> String {
+    let mut host = format!("{name}.{namespace}.svc.{}", options.cluster_domain);
+    host.make_ascii_lowercase();
+    host
+}
+
 /// Every service of the set, and what their endpoints come from.
 #[derive(Debug)]
 pub(crate) struct Registry<'a> {
     resources: &'a ResourceSet,
+    index: &'a ServiceIndex,
     cluster_id: &'a str,
-    by_host: AHashMap<String, Vec<Candidate<'a>>>,
-    /// EndpointSlices by namespace and Service.
-    slices: AHashMap<(&'a str, &'a str), Vec<&'a Object>>,
-    workloads: WorkloadIndex<'a>,
+    /// Made when the first endpoints are looked for.
+    workloads: OnceCell<WorkloadIndex<'a>>,
 }
 
 impl<'a> Registry<'a> {
-    pub(crate) fn new(
-        resources: &'a ResourceSet,
-        mesh: &Mesh<'_>,
-        namespace: &str,
-        cluster_domain: &str,
-        cluster_id: &'a str,
-    ) -> Self {
-        let mut by_host: AHashMap<String, Vec<Candidate<'a>>> = AHashMap::new();
-        for object in resources.by_creation(Kind::Service) {
-            let Spec::Service(service) = &object.spec else { continue };
-            let export_to: Vec<String> = object
-                .metadata
-                .annotations
-                .get(EXPORT_ANNOTATION)
-                .into_iter()
-                .flat_map(|list| list.split(',').map(|entry| entry.trim().to_owned()))
-                .filter(|entry| !entry.is_empty())
-                .collect();
-            let visible = visibility(&export_to, mesh.service_export_to, &object.key.namespace, namespace).is_some();
-            let host = format!("{}.{}.svc.{cluster_domain}", object.key.name, object.key.namespace);
-            let candidate = Candidate { object, definition: Definition::Kubernetes(service), visible };
-            by_host.entry(host.to_ascii_lowercase()).or_default().push(candidate);
-        }
-        for object in resources.by_creation(Kind::ServiceEntry) {
-            let Spec::ServiceEntry(entry) = &object.spec else { continue };
-            let visible =
-                visibility(&entry.export_to, mesh.service_export_to, &object.key.namespace, namespace).is_some();
-            for host in &entry.hosts {
-                let candidate = Candidate { object, definition: Definition::Entry(entry), visible };
-                by_host.entry(host.to_ascii_lowercase()).or_default().push(candidate);
-            }
-        }
-        let mut slices: AHashMap<_, Vec<_>> = AHashMap::new();
-        for object in resources.iter_kind(Kind::EndpointSlice) {
-            if let Some(service) = object.metadata.labels.get(SERVICE_NAME_LABEL) {
-                slices.entry((&*object.key.namespace, service.as_str())).or_default().push(&**object);
-            }
-        }
-        Self { resources, cluster_id, by_host, slices, workloads: WorkloadIndex::new(resources) }
+    pub(crate) fn new(resources: &'a ResourceSet, index: &'a ServiceIndex, options: &'a CompileOptions) -> Self {
+        Self { resources, index, cluster_id: &options.cluster_id, workloads: OnceCell::new() }
+    }
+
+    fn workloads(&self) -> &WorkloadIndex<'a> {
+        self.workloads.get_or_init(|| WorkloadIndex::new(self.resources))
     }
 
     /// Whether an object defines a service of the lower-case host, for whomever.
     pub(crate) fn knows(&self, host: &str) -> bool {
-        self.by_host.contains_key(host)
+        self.index.by_host.contains_key(host)
     }
 
     /// The service of a lower-case host.
@@ -159,9 +299,9 @@ impl<'a> Registry<'a> {
     /// # Errors
     /// Nothing defines the host, or nothing that the gateway's namespace may see.
     pub(crate) fn service(&self, host: &str) -> Result<Service<'a>, Absent> {
-        let candidates = self.by_host.get(host).ok_or(Absent::Unknown)?;
-        let visible = || candidates.iter().filter(|candidate| candidate.visible);
-        let is_kubernetes = |candidate: &&Candidate<'_>| matches!(candidate.definition, Definition::Kubernetes(_));
+        let candidates = self.index.by_host.get(host).ok_or(Absent::Unknown)?;
+        let visible = || candidates.iter().filter_map(Listed::candidate).filter(|candidate| candidate.visible);
+        let is_kubernetes = |candidate: &Candidate<'_>| matches!(candidate.definition, Definition::Kubernetes(_));
         let Some(owner) = visible().find(is_kubernetes).or_else(|| visible().next()) else {
             return match candidates.first() {
                 Some(hidden) => Err(Absent::NotExported(hidden.object.key.clone())),
@@ -169,7 +309,7 @@ impl<'a> Registry<'a> {
             };
         };
         let namespace = &*owner.object.key.namespace;
-        let mut parts = vec![*owner];
+        let mut parts = vec![owner];
         // A ServiceEntry that names a host twice is one part all the same.
         let mut seen = AHashSet::from([&owner.object.key]);
         parts

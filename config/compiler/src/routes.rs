@@ -14,7 +14,8 @@ use tidegate_resources::{HttpMatchRequest, HttpRoute, StringMatch, VirtualServic
 use tidegate_snapshot::{Route, Source};
 
 use crate::bindings::{Binding, Use};
-use crate::clusters::{ClusterTable, Clusters, Traffic, report};
+use crate::cluster_table::ClusterTable;
+use crate::clusters::{Clusters, Targets, Traffic, report};
 use crate::compile::CompileOptions;
 use crate::findings::Findings;
 use crate::names::GatewayRef;
@@ -179,6 +180,7 @@ impl<'a> RouteCompiler<'a> {
         &self,
         binding: Binding<'_, '_>,
         clusters: &mut Clusters<'_>,
+        targets: &mut Targets,
         findings: &mut Findings,
     ) {
         let mut last = None;
@@ -192,7 +194,7 @@ impl<'a> RouteCompiler<'a> {
                 let Some(destination) = &route.destination else { continue };
                 let namespace = &binding.object.key.namespace;
                 let target = clusters.locate(destination, namespace, binding.key.port, findings);
-                clusters.want(&target);
+                targets.add(&target);
                 if let Some(problem) = &target.problem {
                     let path = format!("spec.http[{}].route[{number}].destination", place.0);
                     report(problem, &target, destination, Traffic::Requests, (binding.object, &path), findings);

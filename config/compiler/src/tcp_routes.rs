@@ -9,10 +9,11 @@ use tidegate_core::{Code, Host, Origin, ResourceKey};
 use tidegate_resources::{RouteDestination, VirtualService};
 use tidegate_snapshot::{Source, TcpDestination, TcpProxy};
 
-use crate::bindings::{Binding, Bindings, Use};
-use crate::clusters::{ClusterTable, Clusters, Traffic, report};
+use crate::bindings::{Binding, Bindings, BoundService, Use};
+use crate::cluster_table::ClusterTable;
+use crate::clusters::{Clusters, Targets, Traffic, report};
 use crate::compile::CompileOptions;
-use crate::findings::Findings;
+use crate::findings::{Findings, Unit};
 use crate::gateways::{Family, GatewayPort, GatewayServer, Serving};
 use crate::host_index::for_each_containing;
 use crate::names::GatewayRef;
@@ -119,7 +120,7 @@ impl<'b, 'a> RuleBinder<'b, 'a> {
     /// by server, in order of precedence.
     pub(crate) fn bind(
         &mut self,
-        port: &GatewayPort<'a>,
+        port: &GatewayPort,
         run: Range<usize>,
         uses: &[(usize, Use)],
         usage: &mut RuleUsage,
@@ -151,26 +152,20 @@ impl<'b, 'a> RuleBinder<'b, 'a> {
 
     /// The hosts of a server that terminates are server names that it takes. Two hosts that differ by the namespaces
     /// that they admit are one server name.
-    fn claim_hosts(
-        &mut self,
-        port: &GatewayPort<'_>,
-        number: usize,
-        server: &GatewayServer<'_>,
-        findings: &mut Findings,
-    ) {
+    fn claim_hosts(&mut self, port: &GatewayPort, number: usize, server: &GatewayServer, findings: &mut Findings) {
         for (at, host) in server.hosts.iter().enumerate() {
             if host.host.as_str().parse::<IpAddr>().is_ok() {
                 let message = "clients send no server name for an IP address, so that no connection is for this host; \
                                a server for `*` takes connections without one";
                 let path = format!("spec.servers[{}].hosts[{at}]", server.index);
-                findings.warning(Code::IGNORED, server.gateway, &path, message);
+                findings.warning(Code::IGNORED, &server.gateway, &path, message);
             }
             let claimant = *self.claims.entry(host.host.clone()).or_insert(Claimant::Server(number));
             if claimant != Claimant::Server(number) {
                 let winner = self.shown(claimant, port);
                 let message = format!("connections for `{}` go to {winner}, which stands before it", host.host);
                 let path = format!("spec.servers[{}].hosts[{at}]", server.index);
-                findings.warning(Code::SHADOWED, server.gateway, &path, message);
+                findings.warning(Code::SHADOWED, &server.gateway, &path, message);
             }
         }
     }
@@ -204,7 +199,7 @@ impl<'b, 'a> RuleBinder<'b, 'a> {
     /// `buildGatewayNetworkFiltersFromTLSRoutes`, which leaves out an entry as a whole if one of its names is taken).
     fn bind_server_names(
         &mut self,
-        port: &GatewayPort<'_>,
+        port: &GatewayPort,
         number: usize,
         key: Use,
         usage: &mut RuleUsage,
@@ -273,7 +268,7 @@ impl<'b, 'a> RuleBinder<'b, 'a> {
         }
     }
 
-    fn shown(&self, claimant: Claimant, port: &GatewayPort<'_>) -> String {
+    fn shown(&self, claimant: Claimant, port: &GatewayPort) -> String {
         match claimant {
             Claimant::Rule(service, place) => self.bindings.shown(service, place),
             Claimant::Server(number) => match port.servers.get(number).map(GatewayServer::source) {
@@ -284,7 +279,7 @@ impl<'b, 'a> RuleBinder<'b, 'a> {
     }
 
     /// The rules in order of precedence. Reports servers that no rule routes for.
-    pub(crate) fn finish(self, port: &GatewayPort<'_>, findings: &mut Findings) -> Vec<BoundRule> {
+    pub(crate) fn finish(self, port: &GatewayPort, findings: &mut Findings) -> Vec<BoundRule> {
         let unserved = port.servers.iter().enumerate().filter(|(number, _)| !self.served.contains(number));
         for (_, server) in unserved {
             let message = match server.serving {
@@ -296,7 +291,7 @@ impl<'b, 'a> RuleBinder<'b, 'a> {
                 }
                 Serving::Http | Serving::Https(_) | Serving::Nothing => continue,
             };
-            findings.warning(Code::IGNORED, server.gateway, &format!("spec.servers[{}]", server.index), message);
+            findings.warning(Code::IGNORED, &server.gateway, &format!("spec.servers[{}]", server.index), message);
         }
         self.rules
     }
@@ -345,42 +340,55 @@ impl RuleUsage {
     pub(crate) fn report(&self, bindings: &Bindings<'_>, findings: &mut Findings) {
         for (service, admitted) in &self.admitted {
             let Some(bound) = bindings.services.get(*service) else { continue };
-            let (object, spec) = (bound.object, bound.spec);
-            // What is of no use here may be meant for sidecars.
-            if spec.gateways.iter().any(|reference| reference == "mesh") {
-                continue;
-            }
-            if !spec.http.is_empty() && !admitted.requests && (admitted.bytes || admitted.passthrough) {
-                let message = if admitted.passthrough {
-                    "the servers that admit its hosts pass TLS through, where `tls` rules route by server name; \
+            findings.within(Unit::VirtualService(bound.object.key.clone()), |findings| {
+                self.report_service(*service, *admitted, bound, bindings, findings);
+            });
+        }
+    }
+
+    fn report_service(
+        &self,
+        service: usize,
+        admitted: AdmittedBy,
+        bound: &BoundService<'_>,
+        bindings: &Bindings<'_>,
+        findings: &mut Findings,
+    ) {
+        let (object, spec) = (bound.object, bound.spec);
+        // What is of no use here may be meant for sidecars.
+        if spec.gateways.iter().any(|reference| reference == "mesh") {
+            return;
+        }
+        if !spec.http.is_empty() && !admitted.requests && (admitted.bytes || admitted.passthrough) {
+            let message = if admitted.passthrough {
+                "the servers that admit its hosts pass TLS through, where `tls` rules route by server name; \
                      `http` rules have no effect"
-                } else {
-                    "the servers that admit its hosts forward bytes, as `tcp` rules say; `http` rules have no effect"
-                };
-                findings.warning(Code::IGNORED, object, "spec.http", message);
-            }
-            // An entry that names other gateways, or the mesh, is not meant for this one.
-            let is_meant = |gateways: &[String]| {
-                let names = |reference: &String| match GatewayRef::parse(reference, &object.key.namespace) {
-                    GatewayRef::Gateway(name) => bindings.gateways.binary_search(&name).is_ok(),
-                    GatewayRef::Mesh => false,
-                };
-                gateways.is_empty() || gateways.iter().any(names)
+            } else {
+                "the servers that admit its hosts forward bytes, as `tcp` rules say; `http` rules have no effect"
             };
-            for (number, rule) in spec.tcp.iter().enumerate() {
-                let is_meant = rule.r#match.is_empty() || rule.r#match.iter().any(|entry| is_meant(&entry.gateways));
-                if is_meant {
-                    let nobody = "no TCP server, and no TLS server that terminates, of its Gateways admits its hosts";
-                    self.report_rule(*service, RulePlace::Tcp(number), admitted.bytes, nobody, object, findings);
-                }
+            findings.warning(Code::IGNORED, object, "spec.http", message);
+        }
+        // An entry that names other gateways, or the mesh, is not meant for this one.
+        let is_meant = |gateways: &[String]| {
+            let names = |reference: &String| match GatewayRef::parse(reference, &object.key.namespace) {
+                GatewayRef::Gateway(name) => bindings.gateways.binary_search(&name).is_ok(),
+                GatewayRef::Mesh => false,
+            };
+            gateways.is_empty() || gateways.iter().any(names)
+        };
+        for (number, rule) in spec.tcp.iter().enumerate() {
+            let is_meant = rule.r#match.is_empty() || rule.r#match.iter().any(|entry| is_meant(&entry.gateways));
+            if is_meant {
+                let nobody = "no TCP server, and no TLS server that terminates, of its Gateways admits its hosts";
+                self.report_rule(service, RulePlace::Tcp(number), admitted.bytes, nobody, object, findings);
             }
-            for (number, rule) in spec.tls.iter().enumerate() {
-                for (entry, condition) in rule.r#match.iter().enumerate() {
-                    if is_meant(&condition.gateways) {
-                        let place = RulePlace::Tls(number, entry);
-                        let nobody = "no server of its Gateways that admits its hosts passes TLS through";
-                        self.report_rule(*service, place, admitted.passthrough, nobody, object, findings);
-                    }
+        }
+        for (number, rule) in spec.tls.iter().enumerate() {
+            for (entry, condition) in rule.r#match.iter().enumerate() {
+                if is_meant(&condition.gateways) {
+                    let place = RulePlace::Tls(number, entry);
+                    let nobody = "no server of its Gateways that admits its hosts passes TLS through";
+                    self.report_rule(service, place, admitted.passthrough, nobody, object, findings);
                 }
             }
         }
@@ -423,6 +431,7 @@ impl BoundRule {
         &self,
         bindings: &Bindings<'_>,
         clusters: &mut Clusters<'_>,
+        targets: &mut Targets,
         findings: &mut Findings,
     ) {
         let Some(binding) = bindings.binding(self.key) else { return };
@@ -433,7 +442,7 @@ impl BoundRule {
                 continue;
             };
             let target = clusters.locate(destination, &binding.object.key.namespace, self.key.port, findings);
-            clusters.want(&target);
+            targets.add(&target);
             if let Some(problem) = &target.problem {
                 let path = format!("{path}.destination");
                 report(problem, &target, destination, Traffic::Connections, (binding.object, &path), findings);

@@ -3,6 +3,7 @@
 mod bindings;
 mod client_tls;
 mod destinations;
+mod following;
 mod mesh;
 
 mod ordering;

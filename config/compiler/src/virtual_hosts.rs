@@ -1,21 +1,22 @@
 //! The routes of each host, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 use tidegate_core::{Code, Host, ResourceKey};
-use tidegate_snapshot::{PathMatch, Route, RouteMatch, RouteTable, VirtualHost};
+use tidegate_snapshot::{PathMatch, Route, RouteMatch, TcpProxy, VirtualHost};
 
-use crate::bindings::{Bindings, BoundHost, BoundHosts, BoundPort, Use};
-use crate::clusters::{ClusterTable, Clusters};
-use crate::findings::Findings;
-use crate::gateways::GatewayServer;
+use crate::bindings::{Bindings, BoundHost, BoundPort, Use};
+use crate::cluster_table::ClusterTable;
+use crate::clusters::Clusters;
+use crate::findings::{Findings, Unit};
 use crate::names::domain_of;
 use crate::routes::{RouteCompiler, path_of};
+use crate::tables::TableId;
+use crate::tcp_routes::BoundRule;
 
 /// Most routes of one Snapshot. A few objects with many hosts and wildcards multiply, and memory must not.
-const MAX_ROUTES: usize = 1_000_000;
+pub(crate) const MAX_ROUTES: usize = 1_000_000;
 
 /// Makes virtual hosts with their routes.
 pub(crate) struct VirtualHosts<'s, 'b, 'a, 'c, 'o> {
@@ -27,31 +28,19 @@ pub(crate) struct VirtualHosts<'s, 'b, 'a, 'c, 'o> {
     pub(crate) findings: &'s mut Findings,
     /// Routes so far.
     pub(crate) total: usize,
+    /// Whether they were more than there may be.
+    pub(crate) is_cut: bool,
 }
 
 impl VirtualHosts<'_, '_, '_, '_, '_> {
-    /// A table called `name` of the hosts that `servers` of a port admit.
-    pub(crate) fn route_table<'p>(
+    /// What is served for a host of table `id`.
+    pub(crate) fn virtual_host(
         &mut self,
-        name: String,
-        bound: &BoundPort<'_>,
-        hosts: &BoundHosts,
-        servers: impl Iterator<Item = &'p GatewayServer<'p>>,
-    ) -> RouteTable {
-        let mut made: Vec<_> =
-            hosts.iter().map(|(host, inner)| Arc::new(self.virtual_host(bound, host, inner))).collect();
-        if made.is_empty() {
-            // As istiod: one host for everything, without routes, so that every request gets 404 NR.
-            let name = format!("blackhole:{}", bound.port.number);
-            let mut nothing = VirtualHost::new(name, vec![Host::new_unchecked("*")], Vec::new());
-            nothing.sources = servers.map(GatewayServer::source).collect();
-            made.push(Arc::new(nothing));
-        }
-        made.shrink_to_fit();
-        RouteTable::new(name, made)
-    }
-
-    fn virtual_host(&mut self, port: &BoundPort<'_>, host: &Host, bound: &BoundHost) -> VirtualHost {
+        id: TableId,
+        port: &BoundPort<'_>,
+        host: &Host,
+        bound: &BoundHost,
+    ) -> VirtualHost {
         let mut specific: Vec<Route> = Vec::new();
         let mut catch_all: Vec<Route> = Vec::new();
         let mut shadows = (bound.uses.len() > 1).then(Shadows::default);
@@ -59,25 +48,32 @@ impl VirtualHosts<'_, '_, '_, '_, '_> {
         for key in &bound.uses {
             let Some(binding) = self.bindings.binding(*key) else { continue };
             let hosts = self.uses.get(key).copied().unwrap_or_default();
-            let compiled = self.routes.compile(binding, hosts, self.clusters, self.table, self.findings);
+            let compiled = self.findings.within(Unit::VirtualService(binding.object.key.clone()), |findings| {
+                self.routes.compile(binding, hosts, self.clusters, self.table, findings)
+            });
             if self.total + compiled.len() > MAX_ROUTES {
                 let message = format!(
                     "the configuration has more than {MAX_ROUTES} routes; those of this VirtualService for `{host}` are left out"
                 );
-                self.findings.error(Code::ENVIRONMENT, binding.object, "spec.http", message);
+                self.is_cut = true;
+                self.findings.within(Unit::VirtualHost(id, host.clone()), |findings| {
+                    findings.error(Code::ENVIRONMENT, binding.object, "spec.http", message);
+                });
                 continue;
             }
             self.total += compiled.len();
             for part in compiled {
                 // Bound by two Gateways, a rule has its route once: a second could never be reached.
-                if !seen.insert((key.service, part.rule, part.entry)) {
+                if bound.uses.len() > 1 && !seen.insert((key.service, part.rule, part.entry)) {
                     continue;
                 }
                 if let Some(winner) = shadows.as_mut().and_then(|shadows| shadows.hide(&part.route, part.catch_all)) {
                     let message =
                         format!("on host `{host}` the rule is never reached: {winner} takes its requests before it");
                     let path = path_of(part.rule, part.entry);
-                    self.findings.warning(Code::SHADOWED, binding.object, &path, message);
+                    self.findings.within(Unit::VirtualHost(id, host.clone()), |findings| {
+                        findings.warning(Code::SHADOWED, binding.object, &path, message);
+                    });
                 }
                 if part.catch_all { &mut catch_all } else { &mut specific }.push(part.route);
             }
@@ -90,6 +86,21 @@ impl VirtualHosts<'_, '_, '_, '_, '_> {
         virtual_host.sources = self.bindings.sources(port, bound);
         virtual_host
     }
+
+    /// What a rule does with connections; those that no rule takes are closed.
+    pub(crate) fn proxy(&mut self, rule: Option<&BoundRule>) -> TcpProxy {
+        match rule {
+            Some(rule) => self
+                .findings
+                .within(Unit::Connections, |findings| rule.proxy(self.bindings, self.clusters, self.table, findings)),
+            None => closing(),
+        }
+    }
+}
+
+/// Closes its connections.
+pub(crate) fn closing() -> TcpProxy {
+    TcpProxy::new(String::new(), Vec::new(), None)
 }
 
 /// Finds routes that those of an older VirtualService hide: a path or prefix without other conditions takes everything

@@ -39,6 +39,6 @@ pub use kubernetes::{ConfigMap, EndpointSlice, Endpoints, IntOrString, Namespace
 pub use mesh::{MeshConfig, NormalizationType, ProxyConfig, Topology};
 pub use networking::*;
 pub use object::{Metadata, Object, Spec};
-pub use set::{ObjectChange, ResourceEvent, ResourceSet, sort_by_creation};
+pub use set::{ObjectChange, ResourceEvent, ResourceSet, creation_order, sort_by_creation};
 pub use spans::Spans;
 pub use validate::validate;

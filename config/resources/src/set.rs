@@ -193,6 +193,11 @@ pub fn sort_by_creation(objects: &mut Vec<&Arc<Object>>) {
     objects.extend(aged.into_iter().map(|(_, object)| object));
 }
 
+/// The order of [`ResourceSet::by_creation`] between two objects of one kind.
+pub fn creation_order(a: &Object, b: &Object) -> std::cmp::Ordering {
+    a.metadata.created().cmp(&b.metadata.created()).then_with(|| precedence(a, b)).then_with(|| a.key.cmp(&b.key))
+}
+
 fn precedence(a: &Object, b: &Object) -> std::cmp::Ordering {
     a.key.name.cmp(&b.key.name).then_with(|| a.key.namespace.cmp(&b.key.namespace))
 }

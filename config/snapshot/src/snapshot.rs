@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::hash::PartHash;
+use crate::hash::{KeptHash, PartHash};
 use crate::{Cluster, Listener, MeshSettings};
 
 /// How the routes of a Snapshot call one of its clusters.
@@ -47,6 +47,7 @@ pub struct Snapshot {
 struct Clusters {
     all: Vec<Arc<Cluster>>,
     hashes: Vec<PartHash>,
+    hash: KeptHash,
     /// Places by index; none if index and place are one.
     places: Option<Arc<[u32]>>,
 }
@@ -77,11 +78,19 @@ impl Snapshot {
         indices: Option<&[ClusterIndex]>,
         mesh: MeshSettings,
     ) -> Self {
-        let mut listeners: Vec<Arc<Listener>> = listeners.into_iter().map(Into::into).collect();
-        listeners.sort_by(|a, b| a.name.cmp(&b.name));
         let clusters = Clusters::following(&previous.clusters, clusters, indices);
+        Self::assemble(listeners.into_iter().map(Into::into).collect(), clusters, mesh)
+    }
+
+    /// The Snapshot with other listeners, and all else as it is.
+    pub fn with_listeners(&self, listeners: impl IntoIterator<Item: Into<Arc<Listener>>>) -> Self {
+        Self::assemble(listeners.into_iter().map(Into::into).collect(), self.clusters.clone(), self.mesh.clone())
+    }
+
+    fn assemble(mut listeners: Vec<Arc<Listener>>, clusters: Arc<Clusters>, mesh: MeshSettings) -> Self {
+        listeners.sort_by(|a, b| a.name.cmp(&b.name));
         let of_listeners = PartHash::of_list(&"listeners", listeners.iter().map(|listener| listener.hash()));
-        let of_clusters = PartHash::of_list(&"clusters", clusters.hashes.iter().copied());
+        let of_clusters = clusters.hash.get(|| PartHash::of_list(&"clusters", clusters.hashes.iter().copied()));
         let of_mesh = PartHash::of(&mesh);
         let PartHash(hash) = PartHash::of_list(&"snapshot", [of_listeners, of_clusters, of_mesh].into_iter());
         Self { hash: SnapshotHash(hash), listeners, clusters, mesh }
@@ -168,7 +177,7 @@ impl Clusters {
                 }
             })
             .collect();
-        Arc::new(Self { all, hashes, places })
+        Arc::new(Self { all, hashes, hash: KeptHash::default(), places })
     }
 }
 

@@ -50,8 +50,8 @@ impl<'a> Registry<'a> {
         let (path, reason) = match part.definition {
             Definition::Kubernetes(kubernetes) => {
                 let namespace = &*part.object.key.namespace;
-                let selected = self.workloads.select(namespace, &kubernetes.selector).count();
-                let reason = if self.slices.contains_key(&(namespace, &*part.object.key.name)) {
+                let selected = self.workloads().select(namespace, &kubernetes.selector).count();
+                let reason = if self.index.slices(namespace, &part.object.key.name).is_some() {
                     "its EndpointSlices have none for this port (ports are joined by name)".to_owned()
                 } else if self.resources.contains(&ResourceKey { kind: Kind::Endpoints, ..part.object.key.clone() }) {
                     "its Endpoints have none for this port (ports are joined by name)".to_owned()
@@ -96,7 +96,7 @@ impl<'a> Registry<'a> {
         let (namespace, name) = (&*object.key.namespace, &*object.key.name);
         let endpoints = ResourceKey { kind: Kind::Endpoints, ..object.key.clone() };
         let mut by_pod = false;
-        if let Some(slices) = self.slices.get(&(namespace, name)) {
+        if let Some(slices) = self.index.slices(namespace, name) {
             for slice_object in slices {
                 if let Spec::EndpointSlice(slice) = &slice_object.spec {
                     self.slice_members(slice_object, slice, service_port, members, findings);
@@ -109,7 +109,7 @@ impl<'a> Registry<'a> {
         } else {
             by_pod = true;
         }
-        for workload in self.workloads.select(namespace, &service.selector) {
+        for workload in self.workloads().select(namespace, &service.selector) {
             match workload.source {
                 WorkloadSource::Pod(pod) if by_pod => {
                     let target = pod_target(pod, service_port);
@@ -203,7 +203,7 @@ impl<'a> Registry<'a> {
         zone: &Locality,
         origin: Origin,
     ) -> Option<Member> {
-        let pod = self.workloads.pod_behind(listed.target, &list.key.namespace, listed.address);
+        let pod = self.workloads().pod_behind(listed.target, &list.key.namespace, listed.address);
         let labels = pod.map(|pod| pod.labels.clone().into_owned()).unwrap_or_default();
         let locality = label_locality(&labels);
         let address = MemberAddress::parse(listed.address, port).filter(|a| matches!(a, MemberAddress::Known(_)))?;
@@ -266,7 +266,7 @@ impl<'a> Registry<'a> {
         };
         let namespace = &*object.key.namespace;
         if let Some(selector) = &entry.workload_selector {
-            for workload in self.workloads.select(namespace, &selector.labels) {
+            for workload in self.workloads().select(namespace, &selector.labels) {
                 members.extend(match workload.source {
                     WorkloadSource::Pod(pod) => self.pod_member(workload, pod, default, is_ready(pod)),
                     WorkloadSource::Entry(entry) => {

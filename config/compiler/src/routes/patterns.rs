@@ -14,7 +14,15 @@ pub(crate) struct Patterns {
     generation: u64,
     /// Bytes of the expressions that this generation uses, rounded up.
     bytes: usize,
+    /// Expressions that came since the generation began to be followed.
+    added: usize,
+    /// Whether the generation has an expression refused for want of memory.
+    is_full: bool,
 }
+
+/// Most expressions that come while a generation is followed, before all are looked through for those that are not used
+/// any more.
+const MAX_ADDED: usize = 1000;
 
 /// How an expression is used.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -41,7 +49,7 @@ impl Patterns {
         if let Some(known) = self.known.get_mut(&key) {
             if known.last_used != self.generation {
                 known.last_used = self.generation;
-                charge(&mut self.bytes, &known.pattern)?;
+                charge(&mut self.bytes, &known.pattern).inspect_err(|_| self.is_full = true)?;
             }
             return known.pattern.clone();
         }
@@ -52,16 +60,29 @@ impl Patterns {
             Purpose::Search => Pattern::search_translated(text, &expression),
         };
         let pattern = pattern.map_err(|error| error.to_string());
-        charge(&mut self.bytes, &pattern)?;
+        charge(&mut self.bytes, &pattern).inspect_err(|_| self.is_full = true)?;
+        self.added += 1;
         self.known.insert(key, Known { pattern: pattern.clone(), last_used: self.generation });
         pattern
     }
 
-    /// Forgets what was not asked for since the last call.
-    pub(crate) fn end_generation(&mut self) {
-        self.known.retain(|_, known| known.last_used == self.generation);
+    /// Begins to count what is used.
+    pub(crate) fn begin_generation(&mut self) {
         self.generation += 1;
         self.bytes = 0;
+        self.is_full = false;
+    }
+
+    /// Forgets what was not asked for since the generation began. What is asked for from now on is counted on top of it.
+    pub(crate) fn end_generation(&mut self) {
+        self.known.retain(|_, known| known.last_used == self.generation);
+        self.added = 0;
+    }
+
+    /// Whether a generation that is followed must end: what it refuses for want of memory may not be what the
+    /// configuration alone has refused, or much may be kept that is not used.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.is_full || self.added > MAX_ADDED
     }
 }
 
@@ -94,6 +115,7 @@ mod tests {
         assert!(full(&mut patterns, r"(\pL\pN\pL){1000}").is_err());
         patterns.end_generation();
         assert_eq!(patterns.known.len(), 2);
+        patterns.begin_generation();
         assert!(full(&mut patterns, "a+").is_ok());
         patterns.end_generation();
         assert_eq!(patterns.known.len(), 1);
@@ -115,8 +137,10 @@ mod tests {
         assert!(full(&mut patterns, &large(1)).is_ok());
         assert!(full(&mut patterns, &large(2)).unwrap_err().contains("512 MiB"));
         assert!(full(&mut patterns, &large(1)).is_ok());
+        assert!(patterns.is_spent());
         patterns.end_generation();
-        assert!(full(&mut patterns, &large(2)).is_ok());
+        patterns.begin_generation();
+        assert!(full(&mut patterns, &large(2)).is_ok() && !patterns.is_spent());
     }
 
     #[test]

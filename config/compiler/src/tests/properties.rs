@@ -14,7 +14,7 @@ use super::{GATEWAY, SERVICES, compiled, resources, to, virtual_service};
 use crate::{CompileOptions, compile};
 
 /// About sixty objects of every kind that bind to each other in many ways.
-fn large() -> ResourceSet {
+pub(super) fn large() -> ResourceSet {
     let mut documents = vec![GATEWAY.to_owned(), SERVICES.to_owned()];
     for at in 0..4 {
         documents.push(
@@ -166,7 +166,7 @@ fn virtual_hosts(snapshot: &Snapshot) -> BTreeMap<String, (String, BTreeSet<Reso
 }
 
 /// Ways to break or change an object.
-fn mutations(object: &Object) -> Vec<Object> {
+pub(super) fn mutations(object: &Object) -> Vec<Object> {
     let mut mutated = Vec::new();
     let mut with = |change: &dyn Fn(&mut Spec)| {
         let mut copy = object.clone();
@@ -497,7 +497,7 @@ fn a_gateway_of_the_samples_listens_with_tls_tcp_and_http() {
 }
 
 /// `count` VirtualServices with a Service and an endpoint each.
-fn many(count: usize) -> ResourceSet {
+pub(super) fn many(count: usize) -> ResourceSet {
     let service = virtual_service(
         "v",
         &format!("hosts: [a.com], http: [{{match: [{{uri: {{prefix: /x}}}}], {}}}, {{{}}}]", to("a"), to("a")),
@@ -541,7 +541,7 @@ fn ten_thousand_virtual_services_compile() {
 }
 
 /// `count` HTTPS servers with a VirtualService and a backend each: in one Gateway, or in one each.
-fn many_servers(count: usize, one_gateway: bool) -> ResourceSet {
+pub(super) fn many_servers(count: usize, one_gateway: bool) -> ResourceSet {
     let mut set = many(count);
     let key = ResourceKey::local(Kind::Gateway, "istio-system", "gw");
     let template = resources(&[&super::tls::gateway(
