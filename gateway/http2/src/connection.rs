@@ -56,6 +56,8 @@ pub struct Connection {
     is_blocked: bool,
     output: Output,
     counters: Counters,
+    /// PINGs that the peer has not answered.
+    pings: u32,
     leaving: Leaving,
     error: Option<ConnectionError>,
 }
@@ -115,6 +117,7 @@ impl Connection {
             is_blocked: false,
             output,
             counters: Counters::default(),
+            pings: 0,
             leaving: Leaving::No,
             error: None,
         }
@@ -189,6 +192,7 @@ impl Connection {
 
     /// Asks the peer for a [`Pong`](crate::Event::Pong) with this payload.
     pub fn ping(&mut self, payload: [u8; 8]) {
+        self.pings = self.pings.saturating_add(1);
         self.output.frame(kind::PING, 0, StreamId::CONNECTION, &payload);
     }
 

@@ -9,8 +9,8 @@ use crate::request::judge_trailers;
 use crate::stream_id::StreamId;
 use crate::streams::{Ended, Half, Stream};
 
-/// Pseudo-header fields that a request may have beside `Limits::max_fields`.
-const PSEUDO_FIELDS: u32 = 5;
+/// Pseudo-header fields that a request has beside `Limits::max_fields`; one more where CONNECT may name a protocol.
+const PSEUDO_FIELDS: u32 = 4;
 
 /// What a HEADERS frame says beside its block.
 #[derive(Clone, Copy)]
@@ -92,9 +92,10 @@ impl Connection {
     #[inline]
     fn decode(&mut self, block: &[u8]) -> Result<Excess, ConnectionError> {
         self.head.clear();
+        let pseudo_fields = PSEUDO_FIELDS + u32::from(self.settings.connect_protocol);
         let bounds = Bounds {
             size: self.settings.max_header_list_size as usize,
-            fields: (self.settings.limits.max_fields.saturating_add(PSEUDO_FIELDS)) as usize,
+            fields: self.settings.limits.max_fields.saturating_add(pseudo_fields) as usize,
         };
         match self.decoder.decode(block, self.head.fields_mut(), bounds)? {
             Excess::Hopeless => Err(ConnectionError::Flood(Flood::HeaderBlock)),

@@ -374,6 +374,8 @@ impl Connection {
     }
 
     pub(super) fn pong(&mut self, payload: [u8; 8]) -> Result<Step, ConnectionError> {
+        let Some(waiting) = self.pings.checked_sub(1) else { return self.unknown_frame() };
+        self.pings = waiting;
         if payload == DRAIN_PING {
             self.drained();
             return Ok(Step::None);

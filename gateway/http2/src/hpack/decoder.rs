@@ -1,7 +1,7 @@
 //! Header blocks into fields (RFC 7541 section 3).
 
 use super::static_table::ENTRIES;
-use super::table::Table;
+use super::table::{Found, Table};
 use super::{HpackError, huffman, integer};
 use crate::fields::{FIELD_OVERHEAD, Fields, Marks, Span, name_marks, value_marks};
 use crate::known::Known;
@@ -80,7 +80,7 @@ impl Decoder {
             }
             if first & 0x80 != 0 {
                 let index = integer::decode(block, &mut at, 7)?;
-                let (known, name, value, marks) = self.entry(index)?;
+                let Found { known, name, value, marks } = self.entry(index)?;
                 let length = known.map_or(name.len(), |known| known.name().len()) + value.len();
                 if !fits(length, size) {
                     excess = Excess::TooLarge;
@@ -127,13 +127,12 @@ impl Decoder {
     }
 
     #[inline]
-    fn entry(&self, index: usize) -> Result<(Option<Known>, &[u8], &[u8], Marks), HpackError> {
+    fn entry(&self, index: usize) -> Result<Found<'_>, HpackError> {
         let above = index.checked_sub(1).ok_or(HpackError::Index)?;
-        if let Some((known, value)) = ENTRIES.get(above) {
-            return Ok((Some(*known), &[], value, Marks::default()));
+        match ENTRIES.get(above) {
+            Some((known, value)) => Ok(Found { known: Some(*known), name: &[], value, marks: Marks::default() }),
+            None => self.table.get(above - ENTRIES.len()).ok_or(HpackError::Index),
         }
-        let found = self.table.get(above - ENTRIES.len()).ok_or(HpackError::Index)?;
-        Ok((found.known, found.name, found.value, found.marks))
     }
 
     fn literal(&mut self, first: u8, block: &[u8], at: &mut usize, out: &mut Fields) -> Result<Literal, HpackError> {
@@ -149,7 +148,7 @@ impl Decoder {
         let (known, name_span, name_bad) = if index == 0 {
             name(block, at, out)?
         } else {
-            let (known, name, _, name_is) = self.entry(index)?;
+            let Found { known, name, marks: name_is, .. } = self.entry(index)?;
             // Empty where the number says the name.
             out.arena().extend_from_slice(name);
             (known, out.place(start), name_is.name_only())
