@@ -134,8 +134,8 @@ impl Pattern {
 /// What every match of an expression begins with; at most 100 bytes, and empty if it has nothing fixed there.
 fn literal_prefix(expression: &str) -> Box<[u8]> {
     // As `Pattern::build` has it: classes are ASCII unless the expression needs more.
-    let parse = |unicode: bool| ParserBuilder::new().unicode(unicode).utf8(false).build().parse(expression);
-    let Ok(hir) = parse(false).or_else(|_| parse(true)) else { return Box::default() };
+    let parse = |unicode: bool| ParserBuilder::new().unicode(unicode).utf8(false).build().parse(expression).ok();
+    let Some(hir) = parse(false).or_else(|| parse(true)) else { return Box::default() };
     Extractor::new().extract(&hir).longest_common_prefix().unwrap_or_default().into()
 }
 

@@ -19,8 +19,10 @@ pub struct VirtualHost {
     /// A server of this host has `httpsRedirect`: every plaintext request is answered 301 before routes are looked at.
     pub https_redirect: bool,
     routes: Vec<Route>,
+    /// None for few routes: comparing them one by one takes no longer than a lookup, and ten thousand small virtual
+    /// hosts need no tables.
     #[serde(skip)]
-    index: RouteIndex,
+    index: Option<Box<RouteIndex>>,
     #[serde(skip)]
     hash: KeptHash,
     /// The Gateways that admit the host and the VirtualServices whose routes it has, oldest first.
@@ -34,7 +36,7 @@ impl VirtualHost {
         // There may be ten thousand of them for as long as the Snapshot serves.
         domains.shrink_to_fit();
         routes.shrink_to_fit();
-        let index = RouteIndex::new(&routes);
+        let index = (routes.len() > SCANNED).then(|| Box::new(RouteIndex::new(&routes)));
         let hash = KeptHash::default();
         Self { name, domains, https_redirect: false, routes, index, hash, sources: Vec::new() }
     }
@@ -51,20 +53,21 @@ impl VirtualHost {
     /// The first route that matches. Costs no more for a thousand routes that differ by exact path, by prefix or by what
     /// a regex begins with than for a few; regexes that begin alike and case-insensitive paths are tried one by one.
     pub fn select_route(&self, request: &RequestView<'_>) -> Option<usize> {
-        self.index
-            .candidates(request.path)
-            .find(|(at, path_matches)| {
-                let matcher = &self.routes[*at].matcher;
-                (*path_matches || matcher.path.is_match(request.path)) && matcher.evaluate_but_path(request).is_ok()
-            })
-            .map(|(at, _)| at)
+        let Some(index) = &self.index else {
+            return self.routes.iter().position(|route| route.matcher.evaluate(request).is_ok());
+        };
+        index.candidates(request.path).find_map(|(at, path_matches)| {
+            let matcher = &self.routes[at].matcher;
+            let matches =
+                (path_matches || matcher.path.is_match(request.path)) && matcher.evaluate_but_path(request).is_ok();
+            matches.then_some(at)
+        })
     }
 }
 
 type NumbersByPath = AHashMap<Box<[u8]>, SmallVec<[u32; 2]>>;
 
-/// Up to this many routes are compared one by one: it takes no longer than a lookup, and ten thousand small virtual
-/// hosts need no tables.
+/// Up to this many routes are compared one by one.
 const SCANNED: usize = 4;
 
 /// Route numbers by what they ask of the path. Lists are in ascending order.
@@ -94,20 +97,22 @@ impl ByPrefix {
         self.0[at].1.entry(prefix.into()).or_default().push(number);
     }
 
-    /// The routes whose prefix `path` has, one list for each prefix.
-    fn find(&self, path: &[u8]) -> impl Iterator<Item = &[u32]> {
-        let prefixes = self.0.iter().map_while(move |(length, by_prefix)| Some((path.get(..*length)?, by_prefix)));
-        prefixes.filter_map(|(prefix, by_prefix)| by_prefix.get(prefix).map(SmallVec::as_slice))
+    /// Calls `each` with the routes whose prefix `path` has, one list for each prefix.
+    fn find<'a>(&'a self, path: &[u8], mut each: impl FnMut(&'a [u32])) {
+        for (length, by_prefix) in &self.0 {
+            let Some(prefix) = path.get(..*length) else { break };
+            if let Some(list) = by_prefix.get(prefix) {
+                each(list);
+            }
+        }
     }
 }
 
 impl RouteIndex {
     fn new(routes: &[Route]) -> Self {
         let mut index = Self::default();
-        let indexed = routes.len() > SCANNED;
         for (number, route) in (0u32..).zip(routes) {
             match &route.matcher.path {
-                _ if !indexed => index.others.push(number),
                 PathMatch::Exact { value, ignore_case: false } => {
                     index.exact.entry(value.as_bytes().into()).or_default().push(number);
                 }
@@ -128,8 +133,8 @@ impl RouteIndex {
         if let Some(list) = self.exact.get(path) {
             lists.push((list, true));
         }
-        lists.extend(self.prefixes.find(path).map(|list| (list, true)));
-        lists.extend(self.regexes.find(path).map(|list| (list, false)));
+        self.prefixes.find(path, |list| lists.push((list, true)));
+        self.regexes.find(path, |list| lists.push((list, false)));
         if !self.others.is_empty() {
             lists.push((&self.others, false));
         }
