@@ -3,11 +3,36 @@
 mod configuration;
 mod selection;
 
-pub(crate) use configuration::{Configuration, Layout, access_log_format, objects, virtual_services};
-pub(crate) use selection::{Selection, Traffic};
+pub(crate) use configuration::{Configuration, Layout, access_log_format, endpoints, objects, virtual_services};
+pub(crate) use selection::{Selection, ServerNames, Traffic};
 
+use http::{HeaderName, HeaderValue};
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
+use tidegate_snapshot::{HeaderOperations, HeaderValueTemplate};
+
+/// A usual request of a browser.
+pub(crate) const REQUEST: &[u8] = b"GET /api/v1/items?page=2 HTTP/1.1\r\n\
+    Host: h00001.bench.test\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
+    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
+    Accept-Language: en-US,en;q=0.5\r\n\
+    Accept-Encoding: gzip, deflate, br\r\n\
+    Connection: keep-alive\r\n\
+    Cookie: session=0123456789abcdef0123456789abcdef; theme=dark\r\n\
+    X-Team: storefront\r\n\r\n";
+
+/// What a route with header operations does to a request: removes one, sets three, one of them there already, adds one.
+pub(crate) fn header_operations() -> HeaderOperations {
+    let pair = |(name, value): (&'static str, &'static str)| {
+        (HeaderName::from_static(name), HeaderValueTemplate::Literal(HeaderValue::from_static(value)))
+    };
+    HeaderOperations {
+        remove: [HeaderName::from_static("accept-language")].into_iter().collect(),
+        set: [("x-team", "shop"), ("x-gateway", "edge"), ("x-env", "production")].into_iter().map(pair).collect(),
+        add: [("x-tag", "a")].into_iter().map(pair).collect(),
+    }
+}
 
 /// The first flight of a TLS 1.3 client that offers h2 and HTTP/1.1.
 pub(crate) fn client_hello() -> Vec<u8> {

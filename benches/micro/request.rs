@@ -1,13 +1,56 @@
 //! What a request or a connection costs beyond its bytes and its route.
 
 use divan::{Bencher, black_box};
-use tidegate_proxy::bench::{HelloReader, RequestCounters, RequestLog};
+use tidegate_proxy::bench::{Balancer, HeadEditor, HelloReader, RequestCounters, RequestLog};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::fixtures::{access_log_format, client_hello};
+use crate::fixtures::{REQUEST, access_log_format, client_hello, endpoints, header_operations};
 
 pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A request head is taken apart and judged. The benches after it do that, too, since a head can be edited once.
+#[divan::bench]
+fn head_read(bencher: Bencher<'_, '_>) {
+    let mut editor = HeadEditor::new();
+    assert!(editor.read(REQUEST));
+    bencher.bench_local(|| editor.read(black_box(REQUEST)));
+}
+
+/// ... and made canonical, as an edge does to every head.
+#[divan::bench]
+fn head_read_admit(bencher: Bencher<'_, '_>) {
+    let mut editor = HeadEditor::new();
+    assert!(editor.read(REQUEST) && editor.admit());
+    bencher.bench_local(|| editor.read(black_box(REQUEST)) && editor.admit());
+}
+
+/// ... and written for a backend.
+#[divan::bench]
+fn head_read_admit_write(bencher: Bencher<'_, '_>) {
+    let mut editor = HeadEditor::new();
+    bencher.bench_local(|| editor.read(black_box(REQUEST)) && editor.admit() && editor.write().len() > REQUEST.len());
+}
+
+/// As `head_read_admit`, and then changed by the five operations of a route.
+#[divan::bench]
+fn head_read_admit_edit(bencher: Bencher<'_, '_>) {
+    let (mut editor, operations) = (HeadEditor::new(), header_operations());
+    bencher.bench_local(|| {
+        let admitted = editor.read(black_box(REQUEST)) && editor.admit();
+        editor.edit(&operations);
+        admitted
+    });
+}
+
+/// An endpoint is chosen of as many, by the default policy.
+#[divan::bench(args = [1, 10, 1_000])]
+fn balancer_pick(bencher: Bencher<'_, '_>, count: usize) {
+    let runtime = runtime();
+    let balancer = Balancer::new(&endpoints(count), runtime.handle().clone()).unwrap();
+    assert!(balancer.pick());
+    bencher.bench_local(|| balancer.pick());
 }
 
 /// Requests to as many services take turns.

@@ -2,8 +2,8 @@
 
 use divan::{Bencher, black_box};
 
-use crate::fixtures::Selection;
 use crate::fixtures::Traffic::{Hit, Miss};
+use crate::fixtures::{Selection, ServerNames};
 
 const SIZES: [usize; 5] = [10, 100, 1_000, 10_000, 40_000];
 const FEW: [usize; 3] = [1, 20, 200];
@@ -83,4 +83,17 @@ fn header_list_hit(bencher: Bencher<'_, '_>, count: usize) {
 #[divan::bench(args = [1, 5, 20])]
 fn header_list_miss(bencher: Bencher<'_, '_>, count: usize) {
     measure(bencher, Selection::header_list(count, Miss));
+}
+
+/// Filter chain of a connection, of as many.
+#[divan::bench(args = SIZES)]
+fn server_names_hit(bencher: Bencher<'_, '_>, count: usize) {
+    let mut names = ServerNames::new(count, Hit);
+    bencher.bench_local(|| black_box(names.run()));
+}
+
+#[divan::bench(args = SIZES)]
+fn server_names_miss(bencher: Bencher<'_, '_>, count: usize) {
+    let mut names = ServerNames::new(count, Miss);
+    bencher.bench_local(|| black_box(names.run()));
 }

@@ -4,11 +4,14 @@ use std::hint::black_box;
 
 use tidegate_compiler::Compiler;
 use tidegate_micro::{Bound, Workload};
-use tidegate_proxy::bench::{HelloReader, RequestCounters, RequestLog};
+use tidegate_proxy::bench::{Balancer, HeadEditor, HelloReader, RequestCounters, RequestLog};
 use tidegate_resources::validate;
 
 use crate::fixtures::Traffic::{Hit, Miss};
-use crate::fixtures::{Configuration, Layout, Selection, access_log_format, client_hello, objects, virtual_services};
+use crate::fixtures::{
+    Configuration, Layout, REQUEST, Selection, ServerNames, access_log_format, client_hello, endpoints,
+    header_operations, objects, virtual_services,
+};
 use crate::request::runtime;
 
 pub(crate) const WORKLOADS: &[Workload] = &[
@@ -33,6 +36,12 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         prepare: || select(Selection::header_list(20, Hit)),
     },
     Workload { name: "20 routes by header, miss", operations: 5_000, prepare: || select(Selection::headers(20, Miss)) },
+    Workload { name: "server name hit, 40,000", operations: 10_000, prepare: server_name },
+    Workload { name: "request head: read", operations: 2_000, prepare: head_read },
+    Workload { name: "request head: read, admit", operations: 2_000, prepare: head_read_admit },
+    Workload { name: "request head: read, admit, 5 edits", operations: 2_000, prepare: head_read_admit_edit },
+    Workload { name: "request head: read, admit, write", operations: 2_000, prepare: head_read_admit_write },
+    Workload { name: "endpoint of 1,000", operations: 10_000, prepare: balancer_pick },
     Workload { name: "ClientHello peek", operations: 1_000, prepare: client_hello_peek },
     Workload { name: "metrics record", operations: 20_000, prepare: metrics_record },
     Workload { name: "access log line, text", operations: 2_000, prepare: || access_log_line("TEXT") },
@@ -55,12 +64,54 @@ fn select(mut selection: Selection) -> Box<dyn FnMut()> {
     })
 }
 
+fn server_name() -> Box<dyn FnMut()> {
+    let mut names = ServerNames::new(40_000, Hit);
+    Box::new(move || {
+        black_box(names.run());
+    })
+}
+
+fn head_read() -> Box<dyn FnMut()> {
+    let mut editor = HeadEditor::new();
+    Box::new(move || assert!(editor.read(black_box(REQUEST))))
+}
+
+fn head_read_admit() -> Box<dyn FnMut()> {
+    let mut editor = HeadEditor::new();
+    Box::new(move || assert!(editor.read(black_box(REQUEST)) && editor.admit()))
+}
+
+fn head_read_admit_edit() -> Box<dyn FnMut()> {
+    let (mut editor, operations) = (HeadEditor::new(), header_operations());
+    Box::new(move || {
+        assert!(editor.read(black_box(REQUEST)) && editor.admit());
+        editor.edit(black_box(&operations));
+    })
+}
+
+fn head_read_admit_write() -> Box<dyn FnMut()> {
+    let mut editor = HeadEditor::new();
+    Box::new(move || {
+        assert!(editor.read(black_box(REQUEST)) && editor.admit());
+        black_box(editor.write());
+    })
+}
+
+fn balancer_pick() -> Box<dyn FnMut()> {
+    let runtime = runtime();
+    let balancer = Balancer::new(&endpoints(1_000), runtime.handle().clone()).unwrap();
+    Box::new(move || {
+        let _alive = &runtime;
+        assert!(balancer.pick());
+    })
+}
+
 fn client_hello_peek() -> Box<dyn FnMut()> {
     let runtime = runtime();
     let mut reader = runtime.block_on(HelloReader::connect()).unwrap();
     let hello = client_hello();
     Box::new(move || {
-        let _entered = &runtime;
+        let _alive = &runtime;
         assert!(reader.read(black_box(&hello)).is_some());
     })
 }
