@@ -250,6 +250,7 @@ impl ProxyHttp for HttpService {
         {
             connection.become_tunnel();
             connection.deadline.set(None);
+            context.expires = None;
             let downstream = session.as_downstream_mut();
             downstream.set_read_timeout(None);
             downstream.set_write_timeout(None);

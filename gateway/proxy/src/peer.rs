@@ -70,7 +70,7 @@ pub(crate) fn build(
     // Plaintext connections to one address are alike whichever cluster opened them, so subsets and services that share
     // endpoints share the pool too. Only the protocol is not in Pingora's own key. What differs in trust must differ here.
     peer.group_key = u64::from(http2);
-    let remaining = context.deadline().and_then(|deadline| deadline.get()).map(|at| at - Instant::now());
+    let remaining = context.expires.map(|at| at - Instant::now());
     if remaining.is_some_and(|remaining| remaining.is_zero()) {
         context.reply = Some(LocalReply::REQUEST_TIMEOUT);
         return Error::e_explain(ErrorType::ReadTimedout, "no time left");

@@ -74,6 +74,8 @@ pub(crate) struct RequestContext {
     pub(crate) cluster: Option<Arc<ClusterHandle>>,
     pub(crate) cluster_name: Option<Arc<str>>,
     pub(crate) timeout: Option<Duration>,
+    /// When the request must be over; set once the client has sent all of it.
+    pub(crate) expires: Option<Instant>,
     /// Holds the host of the present try; the host of the last one when the request has ended.
     pub(crate) picked: Option<PickedHost>,
     pub(crate) tried: SmallVec<[HostId; 4]>,
@@ -121,6 +123,7 @@ impl RequestContext {
             cluster: None,
             cluster_name: None,
             timeout: None,
+            expires: None,
             picked: None,
             tried: SmallVec::new(),
             attempts: 0,
@@ -152,14 +155,13 @@ impl RequestContext {
         self.selected.as_ref().and_then(Selected::forward).is_some_and(|forward| forward.timeout.is_some())
     }
 
-    /// The clock that can end this request.
+    /// The clock by which Pingora ends this request.
     pub(crate) fn deadline(&self) -> Option<&Deadline> {
         self.stream_deadline.as_deref().or_else(|| Some(&self.connection.as_ref()?.deadline))
     }
 
     pub(crate) fn is_expired(&self) -> bool {
-        self.deadline()
-            .is_some_and(|deadline| deadline.is_expired() || deadline.get().is_some_and(|at| at <= Instant::now()))
+        self.expires.is_some_and(|at| at <= Instant::now()) || self.deadline().is_some_and(Deadline::is_expired)
     }
 
     /// The client has sent all of its request: the route's time begins.
@@ -169,8 +171,11 @@ impl RequestContext {
         }
         let now = Instant::now();
         self.request_end = Some(now);
-        if let (Some(timeout), Some(deadline)) = (self.timeout, self.deadline()) {
-            deadline.set(now.checked_add(timeout));
+        if let Some(timeout) = self.timeout {
+            self.expires = now.checked_add(timeout);
+            if let Some(deadline) = self.deadline() {
+                deadline.set(self.expires);
+            }
         }
     }
 

@@ -58,7 +58,7 @@ pub(crate) async fn pick_again(context: &mut RequestContext) -> Option<LocalRepl
         // Envoy: random in [0, min((2^n - 1) * base, max)).
         let bound = BACK_OFF.saturating_mul((1u32 << retries.min(16)) - 1).min(MAX_BACK_OFF);
         let mut wait = bound.mul_f64(fastrand::f64());
-        if let Some(at) = context.deadline().and_then(|deadline| deadline.get()) {
+        if let Some(at) = context.expires {
             wait = wait.min(at.saturating_duration_since(tokio::time::Instant::now()));
         }
         pause(wait).await;

@@ -76,6 +76,10 @@ pub(crate) trait Client {
     /// The client has gone.
     fn send_trailers(&mut self, cx: &mut Context<'_>, trailers: &Fields) -> io::Result<()>;
 
+    /// A number that changes as often as a request is looked at for whether anything moves; none if it must keep time by
+    /// itself.
+    fn tick(&self) -> Option<u64>;
+
     /// Whether its connection should not serve further requests.
     fn is_leaving(&self) -> bool;
 }

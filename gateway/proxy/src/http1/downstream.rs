@@ -239,6 +239,10 @@ impl Client for Downstream {
         self.send(cx, b"", true)
     }
 
+    fn tick(&self) -> Option<u64> {
+        None
+    }
+
     fn is_leaving(&self) -> bool {
         self.connection.is_leaving()
     }

@@ -238,7 +238,7 @@ async fn connect<C: Client>(
     }
     let begun = Instant::now();
     let gives_up = begun + cluster.cluster().connect_timeout;
-    let expires = context.deadline().and_then(|deadline| deadline.get());
+    let expires = context.expires;
     let until = expires.map_or(gives_up, |expires| expires.min(gives_up));
     let watches = down.body_is_over();
     let opened = {

@@ -119,6 +119,8 @@ pub(super) struct Relay<'a, C> {
     stall: std::time::Duration,
     stalls_at: Instant,
     moved: bool,
+    /// The client's tick when something was last known to move.
+    tick: Option<u64>,
 }
 
 impl<'a, C: Client> Relay<'a, C> {
@@ -150,6 +152,7 @@ impl<'a, C: Client> Relay<'a, C> {
             stall,
             stalls_at,
             moved: false,
+            tick: None,
         }
     }
 
@@ -180,7 +183,20 @@ impl<'a, C: Client> Relay<'a, C> {
     }
 
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<RelayError> {
-        let expires = self.context.deadline().and_then(|deadline| deadline.get());
+        let expires = self.context.expires;
+        if let Some(tick) = self.down.tick() {
+            // Its connection looks at all of its requests at once.
+            if self.tick != Some(tick) {
+                if self.tick.is_some() && !std::mem::take(&mut self.moved) {
+                    return Poll::Ready(RelayError::Stalled);
+                }
+                self.tick = Some(tick);
+            }
+            return match expires {
+                Some(expires) => self.timer.poll_until(cx, expires).map(|()| RelayError::Expired),
+                None => Poll::Pending,
+            };
+        }
         loop {
             let next = expires.map_or(self.stalls_at, |expires| expires.min(self.stalls_at));
             if self.timer.poll_until(cx, next).is_pending() {
