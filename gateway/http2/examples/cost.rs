@@ -37,10 +37,11 @@ const FIELDS: [(&str, &str); 7] = [
     ("x-custom-tenant", "blue"),
 ];
 
-/// The first request fills the table, those behind it refer to it. `fresh` says whether each path is spelled out.
-fn requests(fresh: bool) -> (Vec<u8>, Vec<u8>) {
+/// The first request fills the table, those behind it refer to it. `fresh` says whether each path is spelled out, `table` how
+/// large the client lets ours be, in units of 256 bytes.
+fn requests(fresh: bool, table: u8) -> (Vec<u8>, Vec<u8>) {
     let mut first = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    frame(4, 0, 0, &[], &mut first);
+    frame(4, 0, 0, &[0, 1, 0, 0, table, 0], &mut first);
     frame(4, 1, 0, &[], &mut first);
     let mut block = vec![0x82, 0x87, 0x84];
     for (name, value) in FIELDS {
@@ -76,8 +77,8 @@ fn serve(connection: &mut Connection, mut input: &[u8], answer: impl Fn(&mut Con
     }
 }
 
-fn measure(name: &str, fresh: bool, answer: impl Fn(&mut Connection, StreamId) + Copy) {
-    let (first, rest) = requests(fresh);
+fn measure(name: &str, fresh: bool, table: u8, answer: impl Fn(&mut Connection, StreamId) + Copy) {
+    let (first, rest) = requests(fresh, table);
     let mut best = Duration::MAX;
     let mut written = 0;
     for _ in 0..200 {
@@ -113,11 +114,12 @@ fn answer(connection: &mut Connection, stream: StreamId) {
 }
 
 fn main() {
-    measure("decode, all in the table, and refuse", false, |connection, stream| {
+    measure("decode, all in the table, and refuse", false, 16, |connection, stream| {
         let _ = connection.send_headers(stream, 404, [], Then::End);
     });
-    measure("decode with a path, and refuse", true, |connection, stream| {
+    measure("decode with a path, and refuse", true, 16, |connection, stream| {
         let _ = connection.send_headers(stream, 404, [], Then::End);
     });
-    measure("decode with a path, and answer", true, answer);
+    measure("decode with a path, and answer", true, 16, answer);
+    measure("the same to a client without a table", true, 0, answer);
 }

@@ -52,7 +52,7 @@ pub struct Connection {
     released: u32,
     /// Bytes that we may send on all streams together.
     send_window: u32,
-    /// An application wanted to send more than that.
+    /// An application wanted to send more than that. Those streams are blocked, too.
     is_blocked: bool,
     output: Output,
     counters: Counters,
@@ -86,8 +86,8 @@ enum Leaving {
     No,
     /// A GOAWAY said that it will end. Streams are still accepted: the peer may have opened them before it knew.
     Announced,
-    /// The last GOAWAY said up to which stream requests are served.
-    UpTo(StreamId),
+    /// The last GOAWAY said that nothing behind the streams of then is served.
+    Told,
 }
 
 impl Connection {
@@ -151,11 +151,12 @@ impl Connection {
         self.streams.len()
     }
 
-    /// Whether streams are open that flow control, and only that, keeps from ending: all of an answer that was offered and
-    /// not taken. A peer that keeps windows closed for long holds memory that it does not pay for; time is the caller's.
+    /// Whether the peer's flow control keeps a stream from going on: data was offered and not taken, and no
+    /// [`Writable`](crate::Event::Writable) has come. A peer that keeps windows closed for long holds memory that it does not pay
+    /// for; time is the caller's.
     #[must_use]
-    pub fn has_stalled_streams(&self) -> bool {
-        self.streams.iter().any(|stream| stream.is_blocked)
+    pub fn is_stalled(&self, id: StreamId) -> bool {
+        self.streams.get(id).is_some_and(|stream| stream.is_blocked)
     }
 
     /// Whether the peer acknowledged our SETTINGS. One that does not for long may be told SETTINGS_TIMEOUT.
@@ -168,7 +169,7 @@ impl Connection {
     /// in the output should be written before it is closed.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.error.is_some() || matches!(self.leaving, Leaving::UpTo(_)) && self.streams.len() == 0
+        self.error.is_some() || self.leaving == Leaving::Told && self.streams.len() == 0
     }
 
     /// Announces that the connection will end, and goes on serving. A GOAWAY that excludes nothing is followed by a PING; when
@@ -184,8 +185,8 @@ impl Connection {
 
     /// Sends the last GOAWAY: open streams are served to their end, later ones are ignored.
     pub fn go_away(&mut self, code: ErrorCode) {
-        if !matches!(self.leaving, Leaving::UpTo(_)) && self.error.is_none() {
-            self.leaving = Leaving::UpTo(self.last_stream);
+        if self.leaving != Leaving::Told && self.error.is_none() {
+            self.leaving = Leaving::Told;
             self.write_go_away(self.last_stream, code);
         }
     }

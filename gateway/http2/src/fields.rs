@@ -40,6 +40,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    #[inline]
     pub(crate) fn value(&self) -> Span {
         self.value
     }
@@ -65,17 +66,20 @@ impl Marks {
     pub(crate) const HIDDEN: Self = Self(8);
 
     #[must_use]
+    #[inline]
     pub(crate) fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     #[must_use]
+    #[inline]
     pub(crate) fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
     /// What is said of the name alone.
     #[must_use]
+    #[inline]
     pub(crate) fn name_only(self) -> Self {
         Self(self.0 & Self::BAD_NAME.0)
     }
@@ -138,6 +142,7 @@ impl Fields {
     }
 
     /// The fields in the order in which they came.
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
         self.entries.iter().filter(|entry| !entry.marks.has(Marks::HIDDEN)).map(|entry| Field {
             name: self.name(entry),
@@ -148,6 +153,7 @@ impl Fields {
     }
 
     /// Empties the list and keeps its memory.
+    #[inline]
     pub fn clear(&mut self) {
         self.arena.clear();
         self.entries.clear();
@@ -161,11 +167,13 @@ impl Fields {
         self.arena.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
+    #[inline]
     pub(crate) fn bytes(&self, span: Span) -> &[u8] {
         // Spans are made by `place` only, from what the arena has, and the arena shrinks by `clear` and `truncate` only.
         &self.arena[span.at as usize..(span.at + span.length) as usize]
     }
 
+    #[inline]
     pub(crate) fn name(&self, entry: &Entry) -> &[u8] {
         match entry.known {
             Some(known) => known.name(),
@@ -173,15 +181,18 @@ impl Fields {
         }
     }
 
+    #[inline]
     pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
+    #[inline]
     pub(crate) fn arena(&mut self) -> &mut Vec<u8> {
         &mut self.arena
     }
 
     /// The place of everything in the arena from `start` on. Arenas are bounded far below 4 GiB by the bound on blocks.
+    #[inline]
     pub(crate) fn place(&self, start: usize) -> Span {
         Span { at: start as u32, length: (self.arena.len() - start) as u32 }
     }
@@ -213,11 +224,13 @@ impl Fields {
     }
 
     /// Takes the field at `index` out of what is seen of the list.
+    #[inline]
     pub(crate) fn hide(&mut self, index: usize) {
         self.entries[index].marks = self.entries[index].marks.with(Marks::HIDDEN);
     }
 
     /// Says that no field of this name is seen any more.
+    #[inline]
     pub(crate) fn forget(&mut self, known: Known) {
         self.present &= !known.bit();
     }
@@ -283,6 +296,7 @@ pub(crate) fn has_only_field_bytes(value: &[u8]) -> bool {
     suspect == 0 && rest.iter().all(|byte| is_field_byte(*byte)) || value.iter().all(|byte| is_field_byte(*byte))
 }
 
+#[inline]
 fn is_field_byte(byte: u8) -> bool {
     byte >= b' ' && byte != 0x7f || byte == b'\t'
 }

@@ -21,14 +21,17 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    #[inline]
     pub(crate) fn stream_opened(&mut self) {
         self.streams += 1;
     }
 
+    #[inline]
     pub(crate) fn data_frame_sent(&mut self) {
         self.data_frames_sent += 1;
     }
 
+    #[inline]
     pub(crate) fn stream_served(&mut self) {
         self.premature_resets = self.premature_resets.saturating_sub(1);
     }
@@ -57,6 +60,7 @@ impl Counters {
     }
 
     /// A DATA frame with so many bytes of data.
+    #[inline]
     pub(crate) fn data_frame(&mut self, length: usize, ends_stream: bool, limits: &Limits) -> Result<(), Flood> {
         if length > 0 {
             self.empty_frames = 0;

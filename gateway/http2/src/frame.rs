@@ -58,6 +58,7 @@ impl FrameHeader {
         [a, b, c, self.kind, self.flags, d, e, f, g]
     }
 
+    #[inline]
     pub(crate) fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
     }

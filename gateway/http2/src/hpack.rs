@@ -8,7 +8,7 @@ mod static_table;
 mod table;
 
 pub(crate) use decoder::{Bounds, Decoder, Excess};
-pub(crate) use encoder::Encoder;
+pub(crate) use encoder::{Encoder, Keep};
 
 /// Why a header block cannot be decoded. Both sides' tables differ from then on, so the connection ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -97,7 +97,6 @@ known! {
     Upgrade = b"upgrade",
     Te = b"te",
     Trailer = b"trailer",
-    Http2Settings = b"http2-settings",
     // What a gateway reads or writes.
     Forwarded = b"forwarded",
     XForwardedFor = b"x-forwarded-for",
@@ -130,6 +129,7 @@ known! {
 impl Known {
     /// Whether the name begins with a colon (RFC 9113 section 8.3).
     #[must_use]
+    #[inline]
     pub fn is_pseudo(self) -> bool {
         self <= Self::PseudoProtocol
     }
@@ -137,19 +137,16 @@ impl Known {
     /// Whether no message of HTTP/2 may have it, because it speaks of one connection of HTTP/1 (RFC 9113 section 8.2.2).
     /// `te` is none of them: it may say `trailers`.
     #[must_use]
+    #[inline]
     pub fn is_connection_specific(self) -> bool {
         matches!(
             self,
-            Self::Connection
-                | Self::KeepAlive
-                | Self::ProxyConnection
-                | Self::TransferEncoding
-                | Self::Upgrade
-                | Self::Http2Settings
+            Self::Connection | Self::KeepAlive | Self::ProxyConnection | Self::TransferEncoding | Self::Upgrade
         )
     }
 
     /// The bit of this name in a set.
+    #[inline]
     pub(crate) const fn bit(self) -> u128 {
         1 << self as u8
     }

@@ -28,14 +28,17 @@ struct Replies {
 }
 
 impl Output {
+    #[inline]
     pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
+    #[inline]
     pub(crate) fn waiting(&self) -> &[u8] {
         &self.bytes[self.written..]
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.written
     }
@@ -73,6 +76,7 @@ impl Output {
     }
 
     /// Replies to the peer that wait.
+    #[inline]
     pub(crate) fn replies(&self) -> u32 {
         self.replies.before_mark + self.replies.behind_mark
     }
@@ -92,6 +96,7 @@ impl Output {
         }
     }
 
+    #[inline]
     pub(crate) fn frame(&mut self, kind: u8, flags: u8, stream: StreamId, payload: &[u8]) {
         self.bytes.extend_from_slice(&FrameHeader { length: payload.len(), kind, flags, stream }.bytes());
         self.bytes.extend_from_slice(payload);

@@ -12,19 +12,23 @@ impl StreamId {
 
     /// Ignores the highest bit, as RFC 9113 section 4.1 asks.
     #[must_use]
+    #[inline]
     pub const fn new(number: u32) -> Self {
         Self(number & 0x7fff_ffff)
     }
 
     #[must_use]
+    #[inline]
     pub const fn get(self) -> u32 {
         self.0
     }
 
+    #[inline]
     pub(crate) const fn is_connection(self) -> bool {
         self.0 == 0
     }
 
+    #[inline]
     pub(crate) const fn is_clients(self) -> bool {
         self.0 & 1 == 1
     }

@@ -20,10 +20,19 @@ pub(crate) struct Stream {
     pub(crate) expected: Option<u64>,
     pub(crate) remote: Half,
     pub(crate) local: Half,
-    /// The application wanted to send more than a window allowed.
+    /// The application wanted to send more than this window, or that of the connection, allowed.
     pub(crate) is_blocked: bool,
     /// The request was malformed or too large: no service is due, and its end is no merit.
     pub(crate) is_bad: bool,
+}
+
+impl Stream {
+    /// Says whether a stream that was blocked is so no more, with this window of the connection.
+    pub(crate) fn unblock(&mut self, connection_window: u32) -> bool {
+        let opens = self.is_blocked && self.send_window > 0 && connection_window > 0;
+        self.is_blocked &= !opens;
+        opens
+    }
 }
 
 /// One direction of a stream.
@@ -61,6 +70,7 @@ pub(crate) struct Streams {
 const LEAST_PLACES: usize = 16;
 
 impl Streams {
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -73,6 +83,7 @@ impl Streams {
         self.slots.iter()
     }
 
+    #[inline]
     fn home(&self, id: StreamId) -> usize {
         (id.get() >> 1) as usize & (self.index.len() - 1)
     }

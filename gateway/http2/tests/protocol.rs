@@ -179,7 +179,7 @@ fn windows_of_the_sender_are_kept() {
     }
     assert_eq!(connection.capacity(id(1)), 10);
     assert_eq!(connection.send_data(id(1), &[1; 25], Then::End), Ok(10));
-    assert!(connection.has_stalled_streams());
+    assert!(connection.is_stalled(id(1)) && !connection.is_stalled(id(3)));
     assert_eq!(events(&mut connection, &window_update(1, 5)), [Seen::Writable { stream: 1 }]);
     assert_eq!(connection.send_data(id(1), &[1; 15], Then::End), Ok(5));
     // Settings may make it negative, and large again.
@@ -196,7 +196,10 @@ fn windows_of_the_sender_are_kept() {
     assert_eq!(connection.send_data(id(3), &[1; 65_000], Then::More), Ok(65_000));
     connection.advance_output(usize::MAX);
     assert_eq!(connection.send_data(id(3), &[1; 1000], Then::End), Ok(65_535 - 65_000 - 25));
+    assert!(connection.is_stalled(id(3)));
+    assert_eq!(events(&mut connection, &window_update(3, 1)), []);
     assert_eq!(events(&mut connection, &window_update(0, 1000)), [Seen::Writable { stream: 0 }]);
+    assert!(!connection.is_stalled(id(3)));
     assert_eq!(connection.send_data(id(3), &[1; 490], Then::End), Ok(490));
     assert_eq!(connection.open_streams(), 0);
     // An empty end needs no window.
@@ -204,6 +207,47 @@ fn windows_of_the_sender_are_kept() {
     connection.send_headers(id(5), 200, [], Then::More).unwrap();
     assert_eq!(connection.send_data(id(5), &[], Then::End), Ok(0));
     assert_eq!(connection.open_streams(), 0);
+}
+
+#[test]
+fn a_body_may_be_read_into_the_output() {
+    let mut connection = greeted();
+    events(&mut connection, &[setting(4, 100), get(1)].concat());
+    sent(&mut connection);
+    let fill = |count: usize, then| {
+        move |room: &mut [u8]| {
+            room[..count].fill(b'x');
+            (count, then)
+        }
+    };
+    assert!(matches!(connection.send_data_from(id(1), 10, fill(1, Then::More)), Err(SendError::Order(_))));
+    connection.send_headers(id(1), 200, [], Then::More).unwrap();
+    sent(&mut connection);
+    assert_eq!(connection.send_data_from(id(1), 50, fill(0, Then::More)), Ok(0));
+    assert_eq!(connection.send_data_from(id(1), 50, fill(50, Then::More)), Ok(50));
+    assert_eq!(connection.send_data_from(id(1), 500, fill(50, Then::More)), Ok(50));
+    assert_eq!(connection.send_data_from(id(1), 500, |_| panic!("there is no room")), Ok(0));
+    assert!(connection.is_stalled(id(1)));
+    assert_eq!(events(&mut connection, &window_update(1, 5)), [Seen::Writable { stream: 1 }]);
+    assert_eq!(connection.send_data_from(id(1), 500, fill(3, Then::End)), Ok(3));
+    let frames = sent(&mut connection);
+    let shape: Vec<_> = frames.iter().map(|frame| (frame.kind, frame.flags, frame.payload.clone())).collect();
+    assert_eq!(shape, [(DATA, 0, vec![b'x'; 50]), (DATA, 0, vec![b'x'; 50]), (DATA, END_STREAM, vec![b'x'; 3])]);
+    assert_eq!(connection.open_streams(), 0);
+}
+
+#[test]
+fn fields_that_must_not_be_indexed_are_marked_again() {
+    let mut connection = greeted();
+    let head = [&[0x82, 0x86, 0x84][..], &block(&[(":authority", "h")]), &[0x10, 1, b'a', 1, b'b']].concat();
+    let head = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head);
+    let received = connection.receive(&head).unwrap();
+    let Some(tidegate_http2::Event::Request { head, .. }) = received.event else { panic!("a request") };
+    let field = head.fields().iter().next().unwrap();
+    assert!(field.never_indexed && field.name == b"a");
+    let secret = Field { never_indexed: true, ..Field::new(b"a", b"b") };
+    connection.send_headers(id(1), 200, [secret], Then::End).unwrap();
+    assert_eq!(sent(&mut connection)[0].payload, [0x88, 0x10, 1, b'a', 1, b'b']);
 }
 
 #[test]

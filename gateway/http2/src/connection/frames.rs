@@ -19,7 +19,7 @@ impl Connection {
             kind::PING => self.ping_frame(header, payload),
             kind::RST_STREAM => self.rst_stream(header, payload),
             kind::PRIORITY => self.priority(header, payload),
-            kind::GOAWAY => goaway(header, payload),
+            kind::GOAWAY => self.goaway(header, payload),
             kind::PUSH_PROMISE => Err(ConnectionError::Protocol("clients push nothing")),
             // Only the kinds above are gathered.
             _ => self.unknown_frame(),
@@ -52,8 +52,7 @@ impl Connection {
             self.peer.initial_window = window;
             for stream in self.streams.iter_mut() {
                 stream.send_window = stream.send_window.checked_add(change).ok_or(WINDOW_OVERFLOW)?;
-                if stream.is_blocked && stream.send_window > 0 {
-                    stream.is_blocked = false;
+                if stream.unblock(self.send_window) {
                     step = Step::Writable { stream: StreamId::CONNECTION };
                 }
             }
@@ -130,8 +129,16 @@ impl Connection {
             }
             let window = self.send_window.checked_add(increment).filter(|window| *window <= MAX_WINDOW);
             self.send_window = window.ok_or(WINDOW_OVERFLOW)?;
-            let was_blocked = std::mem::take(&mut self.is_blocked);
-            return Ok(if was_blocked { Step::Writable { stream: id } } else { Step::None });
+            if !std::mem::take(&mut self.is_blocked) {
+                return Ok(Step::None);
+            }
+            let mut step = Step::None;
+            for stream in self.streams.iter_mut() {
+                if stream.unblock(self.send_window) {
+                    step = Step::Writable { stream: id };
+                }
+            }
+            return Ok(step);
         }
         if self.is_idle(id) {
             return Err(ConnectionError::Protocol("WINDOW_UPDATE for a stream that is not open"));
@@ -145,11 +152,7 @@ impl Connection {
             return self.stream_error(id, Malformed::WindowOverflow);
         };
         stream.send_window = window;
-        if stream.is_blocked && window > 0 {
-            stream.is_blocked = false;
-            return Ok(Step::Writable { stream: id });
-        }
-        Ok(Step::None)
+        Ok(if stream.unblock(self.send_window) { Step::Writable { stream: id } } else { Step::None })
     }
 
     /// RFC 9113 section 6.3: of priorities only the form is looked at.
@@ -178,6 +181,20 @@ impl Connection {
         }
     }
 
+    /// RFC 9113 section 6.8. Once says it all; saying it again and again means nothing.
+    fn goaway(&mut self, header: FrameHeader, payload: &[u8]) -> Result<Step, ConnectionError> {
+        if !header.stream.is_connection() {
+            return Err(ConnectionError::Protocol("GOAWAY on a stream"));
+        }
+        let Some(([a, b, c, d, e, f, g, h], _)) = payload.split_first_chunk::<8>().map(|(eight, rest)| (*eight, rest))
+        else {
+            return Err(ConnectionError::FrameSize("GOAWAY is shorter than 8 bytes"));
+        };
+        self.unknown_frame()?;
+        let last_stream = StreamId::new(u32::from_be_bytes([a, b, c, d]));
+        Ok(Step::GoAway { last_stream, code: ErrorCode(u32::from_be_bytes([e, f, g, h])) })
+    }
+
     /// Whether a stream was never opened. The server opens none, so that those with even numbers stay idle.
     pub(super) fn is_idle(&self, id: StreamId) -> bool {
         !id.is_clients() || id > self.last_stream
@@ -187,17 +204,3 @@ impl Connection {
 const WINDOW_OVERFLOW: ConnectionError = ConnectionError::FlowControl("a window is larger than 2^31-1");
 
 const _: () = assert!(DEFAULT_WINDOW <= MAX_WINDOW);
-
-/// RFC 9113 section 6.8.
-fn goaway(header: FrameHeader, payload: &[u8]) -> Result<Step, ConnectionError> {
-    if !header.stream.is_connection() {
-        return Err(ConnectionError::Protocol("GOAWAY on a stream"));
-    }
-    let Some(([last, code], _)) = payload.split_first_chunk::<8>().map(|(eight, rest)| {
-        let [a, b, c, d, e, f, g, h] = *eight;
-        ([u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])], rest)
-    }) else {
-        return Err(ConnectionError::FrameSize("GOAWAY is shorter than 8 bytes"));
-    };
-    Ok(Step::GoAway { last_stream: StreamId::new(last), code: ErrorCode(code) })
-}

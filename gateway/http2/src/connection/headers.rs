@@ -130,7 +130,7 @@ impl Connection {
         let Opening { stream: id, end_stream, .. } = opening;
         self.last_stream = id;
         let excess = self.decode(block)?;
-        if let Leaving::UpTo(_) = self.leaving {
+        if self.leaving == Leaving::Told {
             // The peer was told that it will not be served (RFC 9113 section 6.8).
             self.streams.remember(id, Ended::ByUs, self.remembered());
             return Ok(Step::None);

@@ -4,6 +4,7 @@ use super::Connection;
 use crate::error::{ErrorCode, SendError};
 use crate::fields::{Field, Letter, Marks, TOKEN, has_only_field_bytes, value_marks};
 use crate::frame::{self, FrameHeader, flag, kind};
+use crate::hpack::Keep;
 use crate::known::Known;
 use crate::stream_id::StreamId;
 use crate::streams::{Ended, Half};
@@ -88,36 +89,81 @@ impl Connection {
     /// [`SendError::Closed`] if the stream is not open, [`SendError::Order`] before the head.
     pub fn send_data(&mut self, id: StreamId, bytes: &[u8], then: Then) -> Result<usize, SendError> {
         self.check_body(id)?;
-        let capacity = self.capacity(id);
-        let count = bytes.len().min(capacity);
+        let count = bytes.len().min(self.capacity(id));
         let is_all = count == bytes.len();
         let ends = is_all && then == Then::End;
         let largest = self.peer.max_frame_size.min(MAX_DATA);
         let mut rest = &bytes[..count];
-        while !rest.is_empty() || ends && bytes.is_empty() {
+        loop {
             let (piece, after) = rest.split_at(rest.len().min(largest));
             rest = after;
-            let flags = if ends && rest.is_empty() { flag::END_STREAM } else { 0 };
-            self.output.frame(kind::DATA, flags, id, piece);
-            self.counters.data_frame_sent();
+            let is_last = ends && rest.is_empty();
+            if !piece.is_empty() || is_last {
+                self.output.frame(kind::DATA, if is_last { flag::END_STREAM } else { 0 }, id, piece);
+                self.counters.data_frame_sent();
+            }
             if rest.is_empty() {
                 break;
             }
         }
-        // The capacity is no more than either window.
-        self.send_window -= count as u32;
-        let connection_is_empty = self.send_window == 0;
-        if let Some(stream) = self.streams.get_mut(id) {
-            stream.send_window -= count as i32;
-            if !is_all {
-                stream.is_blocked = stream.send_window <= 0;
-                self.is_blocked |= connection_is_empty;
-            }
-        }
+        self.count_data(id, count, is_all);
         if ends {
             self.end(id);
         }
         Ok(count)
+    }
+
+    /// Sends one DATA frame whose bytes `read` writes into the output itself, for bodies that come from a socket: they are not
+    /// copied once more. `read` gets as much room as can be sent now, and no more than `most` bytes or one frame; it returns
+    /// how much of it it filled, and what follows. It is not called when nothing can be sent; then, and when it filled
+    /// nothing and says that more follows, no frame is sent. Returns what was sent.
+    ///
+    /// # Errors
+    /// As [`Self::send_data`].
+    pub fn send_data_from(
+        &mut self,
+        id: StreamId,
+        most: usize,
+        read: impl FnOnce(&mut [u8]) -> (usize, Then),
+    ) -> Result<usize, SendError> {
+        self.check_body(id)?;
+        let room = self.capacity(id).min(most).min(self.peer.max_frame_size).min(MAX_DATA);
+        if room == 0 {
+            self.count_data(id, 0, most == 0);
+            return Ok(0);
+        }
+        let out = self.output.bytes();
+        let start = out.len();
+        out.resize(start + frame::HEADER + room, 0);
+        let (filled, then) = read(&mut out[start + frame::HEADER..]);
+        let length = filled.min(room);
+        let ends = then == Then::End;
+        if length == 0 && !ends {
+            out.truncate(start);
+            return Ok(0);
+        }
+        out.truncate(start + frame::HEADER + length);
+        let flags = if ends { flag::END_STREAM } else { 0 };
+        let header = FrameHeader { length, kind: kind::DATA, flags, stream: id };
+        out[start..start + frame::HEADER].copy_from_slice(&header.bytes());
+        self.counters.data_frame_sent();
+        self.count_data(id, length, true);
+        if ends {
+            self.end(id);
+        }
+        Ok(length)
+    }
+
+    /// Takes data out of the windows, which have at least so much; `is_all` says whether the application had no more.
+    fn count_data(&mut self, id: StreamId, count: usize, is_all: bool) {
+        self.send_window -= count as u32;
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        stream.send_window -= count as i32;
+        if !is_all {
+            // Where neither is used up, the output was the reason, and the caller knows when that is written.
+            stream.is_blocked = stream.send_window <= 0 || self.send_window == 0;
+            self.is_blocked |= self.send_window == 0;
+        }
     }
 
     /// Ends a stream at once. Nothing happens if it ended already.
@@ -169,17 +215,18 @@ impl Connection {
                     continue;
                 }
             }
+            let keep = if field.never_indexed { Keep::Never } else { Keep::IfWorthIt };
             match field.known {
                 Some(known) if known.is_connection_specific() => {}
                 Some(known) if known.is_pseudo() => left_out += 1,
-                Some(known) => self.encoder.field(Some(known), known.name(), value, out),
+                Some(known) => self.encoder.field(Some(known), known.name(), value, keep, out),
                 None => match worst(field.name) {
-                    Letter::Lower => self.encoder.field(None, field.name, value, out),
+                    Letter::Lower => self.encoder.field(None, field.name, value, keep, out),
                     Letter::Upper => {
                         let name = field.name.to_ascii_lowercase();
                         let known = Known::of(&name);
                         if !known.is_some_and(Known::is_connection_specific) {
-                            self.encoder.field(known, &name, value, out);
+                            self.encoder.field(known, &name, value, keep, out);
                         }
                     }
                     Letter::No => left_out += 1,

@@ -23,6 +23,19 @@ const PROBES: usize = 4;
 /// Name and value together; what is longer repeats rarely enough.
 const SLOT_BYTES: usize = 72;
 
+/// Forms of literals (RFC 7541 section 6.2): bits of the prefix, and what is before it.
+const INDEXED: (u32, u8) = (6, 0x40);
+const NOT_INDEXED: (u32, u8) = (4, 0);
+const NEVER_INDEXED: (u32, u8) = (4, 0x10);
+
+/// Whether a field may be put into tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keep {
+    IfWorthIt,
+    /// Here and by anybody who passes it on (RFC 7541 section 7.1.3).
+    Never,
+}
+
 /// The sending end of a connection's compression.
 #[derive(Debug)]
 pub(crate) struct Encoder {
@@ -119,16 +132,20 @@ impl Encoder {
             500 => 14,
             _ => {
                 let digits = [status / 100 % 10, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8);
-                return self.field(Some(Known::PseudoStatus), b":status", &digits, out);
+                return self.field(Some(Known::PseudoStatus), b":status", &digits, Keep::IfWorthIt, out);
             }
         };
         out.push(0x80 | index);
     }
 
     /// Writes a field whose name is in lower case; `known` is its number.
-    pub(crate) fn field(&mut self, known: Option<Known>, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-        if name.len() + value.len() > SLOT_BYTES || matches!(known, Some(Known::SetCookie)) {
-            return self.literal(known, name, 0, value, false, out);
+    pub(crate) fn field(&mut self, known: Option<Known>, name: &[u8], value: &[u8], keep: Keep, out: &mut Vec<u8>) {
+        if keep == Keep::Never {
+            return literal(NEVER_INDEXED, known, name, 0, value, out);
+        }
+        let is_long = name.len() + value.len() > SLOT_BYTES;
+        if is_long || self.max_size == 0 || matches!(known, Some(Known::SetCookie)) {
+            return literal(NOT_INDEXED, known, name, 0, value, out);
         }
         if self.slots.is_empty() {
             self.slots = vec![Slot::EMPTY; SLOTS];
@@ -144,7 +161,7 @@ impl Encoder {
             if self.crowded.is_multiple_of(8) {
                 self.slots[home] = Slot::EMPTY;
             }
-            return self.literal(known, name, 0, value, false, out);
+            return literal(NOT_INDEXED, known, name, 0, value, out);
         };
         let slot = &mut self.slots[at];
         let is_new = slot.name_length == 0;
@@ -165,7 +182,7 @@ impl Encoder {
         // The first value of a name goes in at once, for its name's sake; a later one if it comes twice.
         let size = name.len() + value.len() + FIELD_OVERHEAD;
         let insert = (is_new || is_same) && size <= self.max_size;
-        self.literal(known, name, name_index, value, insert, out);
+        literal(if insert { INDEXED } else { NOT_INDEXED }, known, name, name_index, value, out);
         if insert {
             self.evict(self.max_size - size);
             self.sizes.push_back(size as u16);
@@ -181,24 +198,25 @@ impl Encoder {
         self.slots.capacity() * size_of::<Slot>() + self.sizes.capacity() * size_of::<u16>()
     }
 
-    fn literal(&self, known: Option<Known>, name: &[u8], index: usize, value: &[u8], insert: bool, out: &mut Vec<u8>) {
-        let (prefix, pattern) = if insert { (6, 0x40) } else { (4, 0) };
-        let index = known.and_then(static_table::name_index).unwrap_or(index);
-        integer::encode(index, prefix, pattern, out);
-        if index == 0 {
-            integer::encode(name.len(), 7, 0, out);
-            out.extend_from_slice(name);
-        }
-        integer::encode(value.len(), 7, 0, out);
-        out.extend_from_slice(value);
-    }
-
     fn evict(&mut self, size: usize) {
         while self.size > size {
             let Some(oldest) = self.sizes.pop_front() else { break };
             self.size -= usize::from(oldest);
         }
     }
+}
+
+/// Writes a field with its value spelled out, and its name too unless it has an index; 0 is none.
+fn literal(form: (u32, u8), known: Option<Known>, name: &[u8], index: usize, value: &[u8], out: &mut Vec<u8>) {
+    let (prefix, pattern) = form;
+    let index = known.and_then(static_table::name_index).unwrap_or(index);
+    integer::encode(index, prefix, pattern, out);
+    if index == 0 {
+        integer::encode(name.len(), 7, 0, out);
+        out.extend_from_slice(name);
+    }
+    integer::encode(value.len(), 7, 0, out);
+    out.extend_from_slice(value);
 }
 
 /// Where a name is looked for first.
@@ -227,7 +245,7 @@ mod tests {
         let mut out = Vec::new();
         encoder.begin(&mut out);
         for (name, value) in fields {
-            encoder.field(Known::of(name), name, value, &mut out);
+            encoder.field(Known::of(name), name, value, Keep::IfWorthIt, &mut out);
         }
         out
     }

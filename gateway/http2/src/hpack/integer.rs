@@ -6,6 +6,7 @@ use super::HpackError;
 const LIMIT: usize = 1 << 28;
 
 /// Reads the integer whose first byte is at `*at`, of which the low `prefix` bits belong to it, and moves `*at` past it.
+#[inline]
 pub(super) fn decode(block: &[u8], at: &mut usize, prefix: u32) -> Result<usize, HpackError> {
     let mask = (1usize << prefix) - 1;
     let first = usize::from(*block.get(*at).ok_or(HpackError::Truncated)?) & mask;
@@ -27,6 +28,7 @@ pub(super) fn decode(block: &[u8], at: &mut usize, prefix: u32) -> Result<usize,
 }
 
 /// Appends `value` with `prefix` bits in the first byte, whose other bits are `pattern`'s.
+#[inline]
 pub(super) fn encode(value: usize, prefix: u32, pattern: u8, out: &mut Vec<u8>) {
     let mask = (1usize << prefix) - 1;
     if value < mask {
