@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use futures::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderName;
 use tidegate_core::Lifecycle;
 use tidegate_snapshot::{
     AccessLog, AccessLogFormat, DestinationService, EndpointAddress, HeaderOperations, Headers, MeshSettings, Snapshot,
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::edge::{Downstream, admit};
 use crate::header_operations::apply_to_request;
-use crate::message::RequestHead;
+use crate::message::{Fields, RequestHead};
 use crate::published::Published;
 use crate::request_context::RequestContext;
 use crate::request_head::HeadScan;
@@ -76,8 +76,8 @@ impl RequestCounters {
 pub struct RequestLog {
     logger: AccessLogger,
     sink: Arc<AccessLogSink>,
-    request_headers: HeaderMap,
-    response_headers: HeaderMap,
+    request_headers: Fields,
+    response_headers: Fields,
     upstream: EndpointAddress,
 }
 
@@ -89,16 +89,15 @@ impl RequestLog {
     pub fn new(format: &AccessLogFormat) -> io::Result<Self> {
         let logger = AccessLogger::start(Arc::default())?;
         let (sink, _) = logger.sink(&AccessLog { path: "/dev/null".into(), format: format.clone() });
-        let headers = |headers: &[(&'static str, &'static str)]| {
-            let pairs =
-                headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-            pairs.collect()
+        let headers = |pairs: &[(&str, &str)]| {
+            let mut fields = Fields::default();
+            pairs.iter().for_each(|(name, value)| fields.add(name, value.as_bytes()));
+            fields
         };
         Ok(Self {
             logger,
             sink,
             request_headers: headers(&[
-                ("host", "h00001.bench.test"),
                 ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
                 ("accept", "*/*"),
                 ("accept-encoding", "gzip, br"),

@@ -26,5 +26,6 @@ pub(crate) use client::{Client, ClientError, Encoding, Part};
 pub(crate) use downstream::Downstream;
 pub(crate) use exchange::{Ended, forward, reply};
 pub(crate) use reader::{Expected, Incoming};
+pub(crate) use scratch::with_scratch;
 pub(crate) use timer::Timer;
 pub(crate) use upstream::Upstreams;

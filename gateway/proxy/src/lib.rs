@@ -35,6 +35,7 @@ mod gateway;
 mod grpc_timeout;
 mod header_operations;
 mod http1;
+mod http2;
 mod http_proxy;
 mod http_service;
 mod listener;

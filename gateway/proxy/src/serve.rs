@@ -20,6 +20,7 @@ use crate::connection::{Connection, Ends};
 use crate::establish::{Arrival, Established};
 use crate::http_service::decide;
 use crate::http1::{self, Client, Downstream, Ended, Expected, Incoming, Timer};
+use crate::http2;
 use crate::listener::ListenerState;
 use crate::local_reply::LocalReply;
 use crate::message::Known;
@@ -100,10 +101,13 @@ async fn serve_http(client: ClientStream, connection: Arc<Connection>, app: Arc<
                 return down.refuse(&reply).await;
             }
             Next::Http2 => {
-                let Some(digests) = Digests::of(&mut digests, &down.io, &connection) else { return };
                 let client = ClientStream { io: down.io, read: down.input };
-                let stream = EdgeStream::http2(client, digests, connection.clone());
-                return serve_http2(stream, &connection, &app, &mut draining).await;
+                if speaks_http2_to_backends(&app, &connection) {
+                    let Some(digests) = Digests::of(&mut digests, &client.io, &connection) else { return };
+                    let stream = EdgeStream::http2(client, digests, connection.clone());
+                    return serve_http2(stream, &connection, &app, &mut draining).await;
+                }
+                return Box::pin(http2::serve(client, connection, app)).await;
             }
             Next::Pingora(head) => {
                 let Some(digests) = Digests::of(&mut digests, &down.io, &connection) else { return };
@@ -115,6 +119,11 @@ async fn serve_http(client: ClientStream, connection: Arc<Connection>, app: Arc<
             }
         }
     }
+}
+
+fn speaks_http2_to_backends(app: &HttpApp, connection: &Connection) -> bool {
+    let published = app.shared().published_for(&connection.listener);
+    published.clusters().iter().any(|cluster| cluster.cluster().protocol != UpstreamProtocol::Http1)
 }
 
 /// What comes after a request.

@@ -133,7 +133,7 @@ impl<'a, C: Client> Relay<'a, C> {
         stall: std::time::Duration,
     ) -> Self {
         let mut output = Vec::new();
-        write_head(context, &mut output);
+        write_head(down, context, &mut output);
         output.extend_from_slice(&transfer.replay);
         let stalls_at = context.upstream_start.unwrap_or(context.started) + stall;
         Self {
@@ -421,8 +421,11 @@ impl<'a, C: Client> Relay<'a, C> {
 }
 
 /// Appends the head as this backend gets it.
-fn write_head(context: &mut RequestContext, output: &mut Vec<u8>) {
+fn write_head(down: &impl Client, context: &mut RequestContext, output: &mut Vec<u8>) {
     let fields = &mut context.request.fields;
+    if !down.body_is_over() && down.body_length().is_none() {
+        fields.set_known(Known::TransferEncoding, b"chunked");
+    }
     // Only a server of HTTP/2 has a use for it.
     fields.remove_known(Known::Te);
     let attempts = context.attempts;

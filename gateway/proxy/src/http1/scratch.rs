@@ -10,7 +10,7 @@ thread_local! {
 }
 
 /// Calls `use_it` with the thread's buffer, or with one of its own should the thread's be in use.
-pub(super) fn with_scratch<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
+pub(crate) fn with_scratch<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
         Ok(mut scratch) => use_it(&mut scratch),
         Err(_) => use_it(&mut vec![0; SIZE]),

@@ -99,6 +99,15 @@ impl Fields {
         self.add_with(known, name, |text| text.extend_from_slice(value));
     }
 
+    /// As [`Fields::add`], of a name that is no text yet.
+    pub(crate) fn append(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.text.len();
+        self.text.extend_from_slice(name);
+        self.text.extend_from_slice(value);
+        let (name, known) = (Span::new(start, name.len()), Known::of(name));
+        self.list.push(Field { name, value: Span::new(start + name.length as usize, value.len()), known });
+    }
+
     fn add_with(&mut self, known: Known, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.text.len();
         self.text.extend_from_slice(name.as_bytes());
