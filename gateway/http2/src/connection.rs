@@ -4,6 +4,8 @@ mod frames;
 mod headers;
 mod receive;
 mod send;
+#[cfg(test)]
+mod tests;
 
 use crate::error::{ConnectionError, ErrorCode, Flood, Malformed};
 use crate::event::ResetBy;

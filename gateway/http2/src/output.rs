@@ -3,7 +3,7 @@
 use crate::frame::{FrameHeader, flag, kind};
 use crate::stream_id::StreamId;
 
-/// Memory that is kept though nothing waits; more than that is given back.
+/// Memory that is kept though little was written; more than that is given back.
 const KEPT: usize = 16 * 1024;
 
 #[derive(Default, Debug)]
@@ -49,9 +49,12 @@ impl Output {
         self.written += count;
         self.total += count as u64;
         if self.written == self.bytes.len() {
+            // One small answer after a large one gives the memory back; large ones in a row keep it.
+            if self.bytes.capacity() > KEPT && self.bytes.len() < self.bytes.capacity() / 4 {
+                self.bytes = Vec::with_capacity(self.bytes.len().min(KEPT));
+            }
             self.bytes.clear();
             self.written = 0;
-            self.bytes.shrink_to(KEPT);
             self.replies = Replies::default();
         } else if self.written >= KEPT && self.written * 2 >= self.bytes.len() {
             self.bytes.drain(..self.written);
@@ -143,6 +146,8 @@ mod tests {
         }
         output.advance(50_000);
         assert!(output.capacity() < 400_000);
+        output.advance(usize::MAX);
+        output.bytes().extend([7; 100]);
         output.advance(usize::MAX);
         assert!(output.capacity() <= KEPT);
         output.release();

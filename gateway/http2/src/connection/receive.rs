@@ -36,6 +36,12 @@ pub(super) enum Reading {
     Skip(usize),
 }
 
+impl Reading {
+    fn skip(length: usize) -> Self {
+        if length == 0 { Self::Header } else { Self::Skip(length) }
+    }
+}
+
 /// Where in a DATA frame we are. Flow control has counted all of it already.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InData {
@@ -207,7 +213,7 @@ impl Connection {
             Reading::Skip(length) => {
                 let count = length.min(rest.len());
                 *at += count;
-                self.reading = if count == length { Reading::Header } else { Reading::Skip(length - count) };
+                self.reading = Reading::skip(length - count);
                 Ok(Step::None)
             }
             Reading::Preface(seen) => {
@@ -250,12 +256,12 @@ impl Connection {
             kind::HEADERS | kind::SETTINGS | kind::PING | kind::WINDOW_UPDATE | kind::RST_STREAM => Ok(Step::None),
             kind::CONTINUATION | kind::GOAWAY | kind::PRIORITY | kind::PUSH_PROMISE => Ok(Step::None),
             kind::PRIORITY_UPDATE => {
-                self.reading = Reading::Skip(header.length);
+                self.reading = Reading::skip(header.length);
                 self.counters.priority_frame(&self.settings.limits).map_err(ConnectionError::Flood)?;
                 Ok(Step::None)
             }
             _ => {
-                self.reading = Reading::Skip(header.length);
+                self.reading = Reading::skip(header.length);
                 self.unknown_frame()
             }
         }
@@ -297,7 +303,7 @@ impl Connection {
         };
         self.receive_window = left;
         // The length of the padding was read already.
-        let skipped = Reading::Skip(if padding > 0 { length - 1 } else { length });
+        let skipped = Reading::skip(if padding > 0 { length - 1 } else { length });
         let Some(stream) = self.streams.get_mut(id) else {
             self.reading = skipped;
             self.release_to_connection(counted);
@@ -343,10 +349,10 @@ impl Connection {
         let length = frame.data.min(rest.len());
         let is_last = length == frame.data;
         *at += length;
-        self.reading = match is_last {
-            true if frame.padding == 0 => Reading::Header,
-            true => Reading::Skip(frame.padding),
-            false => Reading::Data(InData { data: frame.data - length, ..frame }),
+        self.reading = if is_last {
+            Reading::skip(frame.padding)
+        } else {
+            Reading::Data(InData { data: frame.data - length, ..frame })
         };
         let end_stream = frame.end_stream && is_last;
         // The application may have reset the stream in the middle of the frame.
