@@ -11,6 +11,16 @@ use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 use tidegate_snapshot::{HeaderOperations, HeaderValueTemplate};
 
+/// Whether nothing is measured: `cargo test` runs everything once, so that it does not rot.
+pub(crate) fn is_test() -> bool {
+    !std::env::args().any(|argument| argument == "--bench")
+}
+
+/// The sizes of a sweep; in a test those that do not take long.
+pub(crate) fn sizes<const COUNT: usize>(all: [usize; COUNT]) -> Vec<usize> {
+    all.into_iter().filter(|size| *size <= 1_000 || !is_test()).collect()
+}
+
 /// A usual request of a browser.
 pub(crate) const REQUEST: &[u8] = b"GET /api/v1/items?page=2 HTTP/1.1\r\n\
     Host: h00001.bench.test\r\n\

@@ -2,8 +2,10 @@
 //!
 //! `cargo bench --bench micro` measures wall time and allocations, `... -- selection` what has that in its name.
 //! `cargo bench --bench micro -- gate` counts instructions under callgrind and compares them with `instructions.json`;
-//! `gate --update` writes that table. A fixture holds what a request or a reload finds in place, and checks before
-//! anything is measured that it does what its name says.
+//! `gate --update` writes that table. `cargo test` runs everything once, the larger sizes left out.
+//!
+//! A fixture holds what a request or a reload finds in place, and checks before anything is measured that it does what
+//! its name says.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a bench fails by panicking")]
 #![expect(clippy::print_stdout, reason = "the tables are the output")]
 
@@ -17,10 +19,11 @@ mod workloads;
 use std::path::Path;
 use std::process::ExitCode;
 
-use divan::AllocProfiler;
+use divan::{AllocProfiler, Divan};
 use mimalloc::MiMalloc;
 use tidegate_micro::{Gate, GateError, RUN};
 
+use crate::fixtures::is_test;
 use crate::workloads::{BOUNDS, WORKLOADS};
 
 // The allocator of the binary.
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
             let operations = operations.parse().expect("a number of operations");
             gate.run_workload(name, operations).map(|()| ExitCode::SUCCESS)
         }
+        _ if is_test() => test(&gate, &arguments),
         _ => {
             divan::main();
             Ok(ExitCode::SUCCESS)
@@ -47,6 +51,15 @@ fn main() -> ExitCode {
         eprintln!("{error}");
         ExitCode::FAILURE
     })
+}
+
+/// Runs everything once. Options are those of other test programs, which have names to choose from; here there are none.
+fn test(gate: &Gate, options: &[String]) -> Result<ExitCode, GateError> {
+    if !options.iter().any(|option| option == "--list") {
+        Divan::default().test_benches();
+        WORKLOADS.iter().try_for_each(|workload| gate.run_workload(workload.name, 1))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `--update` writes what was counted into the table; other options are parts of names.

@@ -9,7 +9,7 @@ use tidegate_proxy::{Gateway, GatewayOptions, PortOffset};
 use tidegate_snapshot::Snapshot;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::fixtures::{Configuration, Layout};
+use crate::fixtures::{Configuration, Layout, sizes};
 
 /// A gateway that serves one of two Snapshots.
 struct Publisher {
@@ -45,7 +45,7 @@ fn publish(bencher: Bencher<'_, '_>, layout: Layout, count: usize) {
     bencher.bench_local(|| publisher.publish());
 }
 
-#[divan::bench(args = [10, 1_000, 10_000, 40_000])]
+#[divan::bench(args = sizes([10, 1_000, 10_000, 40_000]))]
 fn virtual_services(bencher: Bencher<'_, '_>, count: usize) {
     publish(bencher, Layout::Objects, count);
 }

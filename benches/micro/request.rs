@@ -4,7 +4,7 @@ use divan::{Bencher, black_box};
 use tidegate_proxy::bench::{Balancer, HeadEditor, HelloReader, RequestCounters, RequestLog};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::fixtures::{REQUEST, access_log_format, client_hello, endpoints, header_operations};
+use crate::fixtures::{REQUEST, access_log_format, client_hello, endpoints, header_operations, sizes};
 
 pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -54,7 +54,7 @@ fn balancer_pick(bencher: Bencher<'_, '_>, count: usize) {
 }
 
 /// Requests to as many services take turns.
-#[divan::bench(args = [1, 100, 10_000])]
+#[divan::bench(args = sizes([1, 100, 10_000]))]
 fn metrics_record(bencher: Bencher<'_, '_>, destinations: usize) {
     let counters = RequestCounters::new(destinations);
     let mut number = 0usize;
