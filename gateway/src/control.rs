@@ -6,6 +6,7 @@
 //! Invariants: a Snapshot is published only if it differs from the one that serves; whatever is wrong with a source,
 //! what it served before goes on serving; every finding is logged once, not with every reload.
 
+mod access_log;
 mod findings;
 mod ledger;
 mod offline;
@@ -20,19 +21,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidegate_admin::ObjectCount;
 use tidegate_compiler::{Compilation, CompileOptions, Compiler};
-use tidegate_core::{Code, Diagnostic, Kind, Level, Origin, ResourceKey};
+use tidegate_core::{Code, Diagnostic, Level, Origin};
 use tidegate_mesh_bridge::files::View;
-use tidegate_resources::mesh::AccessLogEncoding;
-use tidegate_resources::{MeshConfig, Object, ParseOptions, ResourceSet, Spec};
+use tidegate_resources::{ParseOptions, ResourceSet};
 use tidegate_snapshot::{Snapshot, SnapshotHash};
 
+use self::access_log::AccessLogObjects;
 use self::findings::FindingLog;
 pub(crate) use self::findings::follow_up;
-use self::ledger::Resolution;
 pub(crate) use self::ledger::{Ledger, Scope};
+use self::ledger::{Resolution, Unsaved};
 pub(crate) use self::offline::{Offline, read_once, roots};
 pub(crate) use self::status::StatusCell;
-use crate::run::{AccessLogOverride, ReadOptions};
+use crate::run::ReadOptions;
 use crate::secrets::Secrets;
 use crate::state::{Saved, Saving, StateWriter};
 
@@ -84,7 +85,7 @@ pub(crate) struct Control<P> {
     compiler: Compiler,
     compile_options: CompileOptions,
     parse_options: ParseOptions,
-    access_log: Option<AccessLogOverride>,
+    access_log: Option<AccessLogObjects>,
     ledger: Ledger,
     serving: Option<SnapshotHash>,
     /// Whether the last view was given up in the middle: how much of it is in place is unknown.
@@ -123,7 +124,7 @@ impl<P: Publish> Control<P> {
             compiler: Compiler::default(),
             compile_options: compile_options(read),
             parse_options: ParseOptions::default(),
-            access_log: read.access_log.clone(),
+            access_log: read.access_log.clone().map(AccessLogObjects::new),
             ledger: Ledger::default(),
             serving: None,
             interrupted: false,
@@ -181,6 +182,7 @@ impl<P: Publish> Control<P> {
             return;
         }
         (self.serving, self.generation, self.interrupted) = (serving, generation, true);
+        self.ledger.forget_saved();
         self.compiler = Compiler::default();
         self.compile_findings = vec![failed_inside("taking the configuration in")];
         // What it told before may be what it fails at.
@@ -205,7 +207,10 @@ impl<P: Publish> Control<P> {
         self.seen = Seen::new(findings, resolution);
         if resolution.changed || self.interrupted || !self.is_serving() {
             let resolved = started.elapsed();
-            let set = with_access_log(&resolution.set, self.access_log.as_ref());
+            let set = match &mut self.access_log {
+                Some(access_log) => Cow::Owned(access_log.put_into(&resolution.set)),
+                None => Cow::Borrowed(&resolution.set),
+            };
             match compile_contained(&mut self.compiler, &set, &self.compile_options) {
                 Ok(compilation) => {
                     let compiled = started.elapsed();
@@ -261,6 +266,10 @@ impl<P: Publish> Control<P> {
         if std::mem::take(&mut self.untidy) {
             tidy_memory();
         }
+        // The time to write everything anew is when nothing happens.
+        if self.ledger.is_saved() && self.is_serving() && self.state.as_ref().is_some_and(StateWriter::wants_whole) {
+            self.save();
+        }
         let bound = !self.publish_findings.is_empty() && self.publisher.is_settled();
         if bound {
             self.publish_findings.clear();
@@ -294,9 +303,9 @@ impl<P: Publish> Control<P> {
     }
 
     fn save(&mut self) {
+        let unsaved = self.ledger.take_unsaved();
         let Some(state) = &self.state else { return };
-        let documents: Vec<_> = self.ledger.documents().collect();
-        let left_out = self.ledger.len() - documents.len();
+        let left_out = self.ledger.left_out();
         if left_out > 0 && left_out != self.left_out {
             tracing::info!(
                 objects = left_out,
@@ -304,7 +313,16 @@ impl<P: Publish> Control<P> {
             );
         }
         self.left_out = left_out;
-        state.save(Saving::new(self.hash(), documents.into_iter()));
+        state.save(match unsaved {
+            Unsaved::These(keys) if !state.wants_whole() => {
+                let changed = keys.into_iter().map(|key| {
+                    let now = self.ledger.document(&key);
+                    (key, now)
+                });
+                Saving::changes(self.hash(), changed)
+            }
+            _ => Saving::new(self.hash(), self.ledger.documents()),
+        });
     }
 
     /// Logs what is new and shows everything.
@@ -399,30 +417,4 @@ fn failed_inside(what: &str) -> Diagnostic {
     let message = format!("{what} failed inside Tidegate; what served before serves on");
     let finding = Diagnostic::error(Code::ENVIRONMENT, Origin::default(), message);
     finding.help("please report it; take the last change back until then")
-}
-
-/// The set with the access log that the command line asks for.
-fn with_access_log<'s>(set: &'s ResourceSet, access_log: Option<&AccessLogOverride>) -> Cow<'s, ResourceSet> {
-    let Some(access_log) = access_log else { return Cow::Borrowed(set) };
-    let mut set = set.clone();
-    let mut meshes: Vec<_> = set.iter_kind(Kind::MeshConfig).map(|object| Object::clone(object)).collect();
-    if meshes.is_empty() {
-        meshes.push(Object {
-            key: ResourceKey::local(Kind::MeshConfig, "", "istio"),
-            metadata: Default::default(),
-            api_version: "".into(),
-            spec: Spec::MeshConfig(Box::<MeshConfig>::default()),
-            origin: Origin::new("--access-log", 0, 0),
-            spans: Default::default(),
-            source: "".into(),
-        });
-    }
-    for mut object in meshes {
-        if let Spec::MeshConfig(mesh) = &mut object.spec {
-            mesh.access_log_file.clone_from(&access_log.path);
-            mesh.access_log_encoding = if access_log.json { AccessLogEncoding::Json } else { AccessLogEncoding::Text };
-            set.insert(object);
-        }
-    }
-    Cow::Owned(set)
 }

@@ -4,10 +4,12 @@
 //! present form was rejected that is an older one), with the places that they came from. It is written off the serving
 //! path, after the Snapshot was published: to a new file, flushed, renamed over the old one, and the folder flushed, so
 //! that a kill or power cut at any moment leaves the old or the new one. A file that is not whole (length or checksum
-//! differ) is not used at all.
+//! differ) is not used at all. What changes after that is appended to a second file, change by change, until that has
+//! grown as large as the first; a change of which the end is missing does not count.
 //!
 //! Secrets are not in it: a document that holds one is left out, whatever else it holds.
 
+mod changes;
 mod file;
 mod location;
 #[cfg(test)]

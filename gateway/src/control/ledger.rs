@@ -1,10 +1,11 @@
 //! Which form of which object serves: the last good one of everything that the source still holds, or may hold.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use tidegate_core::{Code, Diagnostic, Kind, Level, Origin, ResourceKey};
+use tidegate_core::{Code, Diagnostic, Kind, Level, Origin, Position, ResourceKey};
 use tidegate_mesh_bridge::files::{FileView, Offer, SourceDocument, Understanding, View};
 use tidegate_resources::{ParseOptions, ResourceSet};
 
@@ -49,16 +50,42 @@ fn is_saved(kind: Kind) -> bool {
 }
 
 /// The objects that serve, with where they came from. Pure: it reads views and no files.
+///
+/// It follows views: what it looks at are the objects of files that are not those of the view before, and whatever serves
+/// although no file offers it.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     scope: Scope,
+    /// Of the view that was taken in last; none before the first, and while one is being taken in.
+    files: Option<Vec<Arc<FileView>>>,
     /// Sorted by key.
     held: Vec<Held>,
+    /// The objects of `held`.
+    set: ResourceSet,
+    /// Keys of `held` that no file offers.
+    staying: BTreeSet<ResourceKey>,
+    /// All offers of keys that have more than one, in the order of paths.
+    rivals: BTreeMap<ResourceKey, Vec<Held>>,
+    /// Keys whose documents are others than when they were last asked for.
+    unsaved: Unsaved,
     /// Documents of the last view that did not tell what they are, by file.
     unnamed: BTreeMap<Arc<str>, Vec<u64>>,
     /// Those of them that came while an object was missing, so that they may be it. A document that did not tell its
     /// name before either is not the one that is missing now.
     suspects: BTreeMap<Arc<str>, Vec<u64>>,
+}
+
+/// Which documents are not what was last taken to be saved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Unsaved {
+    All,
+    These(BTreeSet<ResourceKey>),
+}
+
+impl Default for Unsaved {
+    fn default() -> Self {
+        Self::These(BTreeSet::new())
+    }
 }
 
 /// One object that serves.
@@ -72,7 +99,25 @@ impl Held {
     fn key(&self) -> &ResourceKey {
         &self.offer.object.key
     }
+
+    /// Where it stands, for the order among offers of one key.
+    fn place(&self) -> (&Path, Position) {
+        (Path::new(&*self.file), self.offer.object.origin.position)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        let document = |held: &Self| held.offer.document.as_ref().map(Arc::as_ptr);
+        Arc::ptr_eq(&self.offer.object, &other.offer.object)
+            && document(self) == document(other)
+            && self.file == other.file
+    }
 }
+
+/// Offers by key: of every key that a view may have changed.
+type Lists = BTreeMap<ResourceKey, Vec<Held>>;
+
+/// Changes beyond which everything that is held is put together anew.
+const FEW: usize = 64;
 
 /// Why an object that is not offered stays.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -121,62 +166,54 @@ impl Ledger {
                 diagnostics.push(Diagnostic::warning(Code::LAST_GOOD_KEPT, Origin::new("--state-dir", 0, 0), message));
             }
         }
-        let mut next = self.offered(view, &mut diagnostics);
-        let previous = std::mem::take(&mut self.held);
+        let lists = self.lists(view);
         let mut kept: BTreeMap<Why, Vec<ResourceKey>> = BTreeMap::new();
-        let scope = self.scope;
-        let counts = |key: &ResourceKey| scope.counts(key.kind);
-        // Keys that served before and serve now.
-        let (mut common, mut common_uncounted) = (0, 0);
         let (mut changed, mut moved, mut unsaved) = (false, false, false);
         let mut rejected = Rejections::of(view);
         let mut old_documents = 0;
-        let mut stay = Vec::new();
-        let mut at = 0;
-        for mut held in previous {
-            // Both are sorted.
-            while next.get(at).is_some_and(|now| now.key() < held.key()) {
-                at += 1;
-            }
-            if let Some(now) = next.get(at).filter(|now| now.key() == held.key()) {
-                let (now, before) = (&now.offer.object, &held.offer.object);
-                if !counts(&before.key) {
-                    common_uncounted += usize::from(is_saved(before.key.kind));
-                    unsaved |= is_saved(before.key.kind) && !Arc::ptr_eq(now, before);
-                    continue;
-                }
-                common += 1;
-                if !Arc::ptr_eq(now, before) {
-                    changed = true;
-                    moved |= now.origin != before.origin || now.spans != before.spans;
-                }
-            } else if let Some(why) = self.fate(held.key(), &held.file, view, &rejected) {
-                let kind = held.key().kind;
-                common += usize::from(scope.counts(kind));
-                common_uncounted += usize::from(!scope.counts(kind) && is_saved(kind));
-                kept.entry(why).or_default().push(held.key().clone());
+        let mut edits = Vec::new();
+        for (key, offers) in lists {
+            let before = self.find(&key).cloned();
+            let mut after = self.choose(&key, offers, before.as_ref());
+            if after.is_none()
+                && let Some(held) = &before
+                && let Some(why) = self.fate(&key, &held.file, view, &rejected)
+            {
+                let mut held = held.clone();
+                kept.entry(why).or_default().push(key.clone());
                 old_documents += held.offer.document.as_ref().map_or(0, |document| document.text.len());
                 if old_documents > MAX_OLD_DOCUMENTS {
                     held.offer.document = None;
                 }
-                stay.push(held);
+                self.staying.insert(key.clone());
+                after = Some(held);
             } else {
-                changed |= counts(held.key());
-                unsaved |= !counts(held.key()) && is_saved(held.key().kind);
+                self.staying.remove(&key);
+            }
+            let other = match (&before, &after) {
+                (Some(before), Some(after)) => {
+                    let (before, after) = (&before.offer.object, &after.offer.object);
+                    let is_other = !Arc::ptr_eq(before, after);
+                    moved |= is_other
+                        && self.scope.counts(key.kind)
+                        && (before.origin != after.origin || before.spans != after.spans);
+                    is_other
+                }
+                (None, None) => continue,
+                _ => true,
+            };
+            changed |= other && self.scope.counts(key.kind);
+            unsaved |= other && !self.scope.counts(key.kind) && is_saved(key.kind);
+            if !before.as_ref().zip(after.as_ref()).is_some_and(|(before, after)| before.is(after)) {
+                edits.push((key, after));
             }
         }
-        if !stay.is_empty() {
-            next.append(&mut stay);
-            next.sort_by(|a, b| a.key().cmp(b.key()));
-        }
-        changed |= common < next.iter().filter(|held| counts(held.key())).count();
-        let uncounted = |held: &&Held| !counts(held.key()) && is_saved(held.key().kind);
-        unsaved |= common_uncounted < next.iter().filter(uncounted).count();
         // Where nothing is missing nothing is suspected.
         self.suspects.retain(|file, _| kept.contains_key(&Why::BrokenFile(file.clone())));
-        self.held = next;
-        let set = self.set();
-        let last_good = kept.values().flatten().cloned().collect::<std::collections::BTreeSet<_>>();
+        self.edit(edits);
+        self.files = Some(view.files.clone());
+        self.report_rivals(&mut diagnostics);
+        let last_good = kept.values().flatten().cloned().collect::<BTreeSet<_>>();
         rejected.0.retain(|key, _| self.find(key).is_none());
         let why_last_good = kept.keys().next().map(|why| why.sentence(last_good.len()));
         for (why, keys) in &kept {
@@ -186,7 +223,7 @@ impl Ledger {
             changed,
             moved,
             unsaved,
-            set,
+            set: self.set.clone(),
             diagnostics,
             last_good: last_good.into_iter().collect(),
             rejected: rejected.0.into_keys().cloned().collect(),
@@ -198,7 +235,7 @@ impl Ledger {
     pub(crate) fn serve_saved(&mut self, saved: &Saved, options: &ParseOptions) -> ResourceSet {
         let keys: Vec<_> = saved.objects.keys().filter(|key| self.scope.holds(key.kind)).collect();
         self.take_over(saved, &keys, options);
-        self.set()
+        self.set.clone()
     }
 
     /// Every object that serves with the document that it came from, as far as it may be saved.
@@ -206,8 +243,36 @@ impl Ledger {
         self.held.iter().filter_map(|held| Some((held.key(), &held.file, held.offer.document.as_ref()?)))
     }
 
-    fn set(&self) -> ResourceSet {
-        self.held.iter().map(|held| held.offer.object.clone()).collect()
+    /// As [`Ledger::documents`], of one object; none if it does not serve or may not be saved.
+    pub(crate) fn document(&self, key: &ResourceKey) -> Option<(&Arc<str>, &Arc<SourceDocument>)> {
+        let held = self.find(key)?;
+        Some((&held.file, held.offer.document.as_ref()?))
+    }
+
+    /// Which documents changed since this was last asked.
+    pub(crate) fn take_unsaved(&mut self) -> Unsaved {
+        std::mem::take(&mut self.unsaved)
+    }
+
+    /// Whether no document changed since that was last asked.
+    pub(crate) fn is_saved(&self) -> bool {
+        self.unsaved == Unsaved::default()
+    }
+
+    /// Objects that serve and whose documents may not be saved.
+    pub(crate) fn left_out(&self) -> usize {
+        self.held.iter().filter(|held| held.offer.document.is_none()).count()
+    }
+
+    /// Has the next view looked at as a whole.
+    #[cfg(test)]
+    pub(super) fn forget_view(&mut self) {
+        self.files = None;
+    }
+
+    /// Has all documents count as changed.
+    pub(crate) fn forget_saved(&mut self) {
+        self.unsaved = Unsaved::All;
     }
 
     fn find(&self, key: &ResourceKey) -> Option<&Held> {
@@ -261,36 +326,121 @@ impl Ledger {
     }
 
     fn take_over(&mut self, saved: &Saved, keys: &[&ResourceKey], options: &ParseOptions) {
+        let mut edits = Vec::new();
         for (key, offer) in saved.offers(keys, options) {
             if let Some(object) = saved.objects.get(&key)
-                && let Err(at) = self.held.binary_search_by(|held| held.key().cmp(&key))
+                && self.find(&key).is_none()
             {
-                // Keys come in their order, so this is the end in all but odd cases.
-                self.held.insert(at, Held { file: object.file.clone(), offer });
+                self.staying.insert(key.clone());
+                edits.push((key, Some(Held { file: object.file.clone(), offer })));
+            }
+        }
+        self.edit(edits);
+    }
+
+    /// The offers of every key that this view may have changed.
+    fn lists(&mut self, view: &View) -> Lists {
+        let mut lists = Lists::new();
+        let scope = self.scope;
+        let offers = |file: &'_ Arc<FileView>| {
+            let file = file.clone();
+            (0..file.offers.len()).filter_map(move |at| {
+                let offer = file.offers.get(at).filter(|offer| scope.holds(offer.object.key.kind))?;
+                Some(Held { file: file.file.clone(), offer: offer.clone() })
+            })
+        };
+        // Taken out: should this go wrong, the next view is looked at as if it were the first.
+        let Some(before) = self.files.take() else {
+            self.rivals.clear();
+            lists.extend(self.held.iter().map(|held| (held.key().clone(), Vec::new())));
+            for held in view.files.iter().flat_map(offers) {
+                lists.entry(held.key().clone()).or_default().push(held);
+            }
+            return lists;
+        };
+        for (old, new) in changed_files(&before, &view.files) {
+            let (old_offers, new_offers) = changed_offers(old, new);
+            for (file, offers, is_new) in [(old, old_offers, false), (new, new_offers, true)] {
+                for offer in offers.iter().filter(|offer| scope.holds(offer.object.key.kind)) {
+                    let list = self.list(&mut lists, &offer.object.key);
+                    match file {
+                        Some(file) if is_new => list.push(Held { file: file.file.clone(), offer: offer.clone() }),
+                        _ => list.retain(|held| !Arc::ptr_eq(&held.offer.object, &offer.object)),
+                    }
+                }
+            }
+        }
+        for key in &self.staying {
+            self.list(&mut lists, key);
+        }
+        lists
+    }
+
+    /// The offers of a key, as they were before this view if it is not among `lists` yet.
+    fn list<'l>(&self, lists: &'l mut Lists, key: &ResourceKey) -> &'l mut Vec<Held> {
+        lists.entry(key.clone()).or_insert_with(|| match self.rivals.get(key) {
+            Some(rivals) => rivals.clone(),
+            None if self.staying.contains(key) => Vec::new(),
+            None => self.find(key).cloned().into_iter().collect(),
+        })
+    }
+
+    /// Which of several offers of a key serves: the one that served before, else the first in the order of paths.
+    fn choose(&mut self, key: &ResourceKey, mut offers: Vec<Held>, before: Option<&Held>) -> Option<Held> {
+        if offers.len() < 2 {
+            self.rivals.remove(key);
+            return offers.pop();
+        }
+        offers.sort_by(|a, b| a.place().cmp(&b.place()));
+        let file = before.map(|held| &held.file);
+        let winner = offers.iter().find(|offer| Some(&offer.file) == file).or(offers.first()).cloned();
+        self.rivals.insert(key.clone(), offers);
+        winner
+    }
+
+    /// Puts what serves now in the place of what did. Keys are in their order, each once.
+    fn edit(&mut self, edits: Vec<(ResourceKey, Option<Held>)>) {
+        if let Unsaved::These(keys) = &mut self.unsaved
+            && self.scope == Scope::Everything
+        {
+            keys.extend(edits.iter().map(|(key, _)| key.clone()));
+        }
+        if edits.len() > FEW {
+            let keys: BTreeSet<&ResourceKey> = edits.iter().map(|(key, _)| key).collect();
+            self.held.retain(|held| !keys.contains(held.key()));
+            self.held.extend(edits.into_iter().filter_map(|(_, held)| held));
+            self.held.sort_by(|a, b| a.key().cmp(b.key()));
+            self.set = self.held.iter().map(|held| held.offer.object.clone()).collect();
+            return;
+        }
+        for (key, held) in edits {
+            let at = self.held.binary_search_by(|held| held.key().cmp(&key));
+            match (at, held) {
+                (Ok(at), Some(held)) => {
+                    self.set.insert(held.offer.object.clone());
+                    self.held[at] = held;
+                }
+                (Err(at), Some(held)) => {
+                    self.set.insert(held.offer.object.clone());
+                    self.held.insert(at, held);
+                }
+                (Ok(at), None) => {
+                    self.set.remove(&key);
+                    self.held.remove(at);
+                }
+                (Err(_), None) => {}
             }
         }
     }
 
-    /// The objects that the view offers, sorted by key. Of several with one key the one that served before stays, else
-    /// the first in the order of paths.
-    fn offered(&self, view: &View, diagnostics: &mut Vec<Diagnostic>) -> Vec<Held> {
-        let files = view.files.iter();
-        let mut offers: Vec<_> =
-            files.flat_map(|file| file.offers.iter().map(move |offer| (&file.file, offer))).collect();
-        offers.retain(|(_, offer)| self.scope.holds(offer.object.key.kind));
-        offers.sort_by(|(_, a), (_, b)| a.object.key.cmp(&b.object.key));
-        let mut chosen = Vec::with_capacity(offers.len());
+    /// Names the objects that are defined more than once.
+    fn report_rivals(&self, diagnostics: &mut Vec<Diagnostic>) {
         let mut losers = Vec::new();
-        for same in offers.chunk_by(|(_, a), (_, b)| a.object.key == b.object.key) {
-            let mut winner = 0;
-            if same.len() > 1 {
-                let before = self.find(&same[0].1.object.key).map(|held| &held.file);
-                winner = same.iter().position(|(file, _)| Some(*file) == before).unwrap_or_default();
-                let others = same.iter().enumerate().filter(|(at, _)| *at != winner);
-                losers.extend(others.map(|(_, (_, loser))| (&same[winner].1.object, &loser.object)));
-            }
-            let (file, offer) = same[winner];
-            chosen.push(Held { file: file.clone(), offer: offer.clone() });
+        for (key, offers) in &self.rivals {
+            let Some(winner) = self.find(key) else { continue };
+            let of_winner = |held: &&Held| Arc::ptr_eq(&held.offer.object, &winner.offer.object);
+            let others = offers.iter().filter(|held| !of_winner(held));
+            losers.extend(others.map(|loser| (&winner.offer.object, &loser.offer.object)));
         }
         for (winner, object) in losers.iter().take(MAX_LISTED) {
             let alike = winner.spec == object.spec && winner.metadata == object.metadata;
@@ -303,7 +453,6 @@ impl Ledger {
             diagnostics.push(finding);
         }
         more(losers.len(), "objects are defined twice", diagnostics);
-        chosen
     }
 
     /// Why an object that no file offers stays; none if it is gone.
@@ -361,6 +510,42 @@ impl Why {
             Why::Unseen(path) => format!("{objects} {stay} as last seen because {path} cannot be read"),
         }
     }
+}
+
+/// Files that are not the same in two views, as they were and as they are. Both lists are sorted by path.
+fn changed_files<'f>(
+    old: &'f [Arc<FileView>],
+    new: &'f [Arc<FileView>],
+) -> Vec<(Option<&'f FileView>, Option<&'f FileView>)> {
+    let mut changed = Vec::new();
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return changed,
+            (Some(a), Some(b)) if Arc::ptr_eq(a, b) => {
+                old.next();
+                new.next();
+                continue;
+            }
+            (Some(a), Some(b)) => Path::new(&*a.file).cmp(Path::new(&*b.file)),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+        };
+        let before = if order.is_le() { old.next() } else { None };
+        let after = if order.is_ge() { new.next() } else { None };
+        changed.push((before.map(Arc::as_ref), after.map(Arc::as_ref)));
+    }
+}
+
+/// The offers of a file without those at its beginning and end that stayed the same.
+fn changed_offers<'f>(old: Option<&'f FileView>, new: Option<&'f FileView>) -> (&'f [Offer], &'f [Offer]) {
+    let offers = |file: Option<&'f FileView>| file.map(|file| file.offers.as_slice()).unwrap_or_default();
+    let (mut old, mut new) = (offers(old), offers(new));
+    let same = |(a, b): &(&Offer, &Offer)| Arc::ptr_eq(&a.object, &b.object);
+    let begin = old.iter().zip(new).take_while(same).count();
+    (old, new) = (&old[begin..], &new[begin..]);
+    let end = old.iter().rev().zip(new.iter().rev()).take_while(same).count();
+    (&old[..old.len() - end], &new[..new.len() - end])
 }
 
 /// The keys that a view names and refuses, with the file that refuses them.

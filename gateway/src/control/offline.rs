@@ -8,8 +8,9 @@ use tidegate_mesh_bridge::files::{FileSource, Limits, Root};
 use tidegate_resources::{ParseOptions, ResourceSet};
 use tidegate_snapshot::Snapshot;
 
+use super::access_log::AccessLogObjects;
 use super::ledger::Ledger;
-use super::{compile_contained, compile_options, findings, with_access_log};
+use super::{compile_contained, compile_options, findings};
 use crate::run::ReadOptions;
 
 /// What `run` would serve, and what it would say.
@@ -28,7 +29,10 @@ pub(crate) fn read_once(paths: &[PathBuf], read: &ReadOptions) -> Offline {
     let resolution = Ledger::default().resolve(&view, None, &parse_options);
     let mut diagnostics = findings::of_view(&view);
     diagnostics.extend(resolution.diagnostics);
-    let resources = with_access_log(&resolution.set, read.access_log.as_ref()).into_owned();
+    let resources = match &read.access_log {
+        Some(access_log) => AccessLogObjects::new(access_log.clone()).put_into(&resolution.set),
+        None => resolution.set.clone(),
+    };
     let snapshot = match compile_contained(&mut Compiler::default(), &resources, &compile_options(read)) {
         Ok(Compilation { snapshot, diagnostics: found, .. }) => {
             diagnostics.extend(found);

@@ -52,20 +52,23 @@ impl StatusCell {
 /// Objects by kind and standing.
 pub(super) fn counts(resolution: &Resolution) -> Vec<ObjectCount> {
     let mut counts: BTreeMap<Kind, ObjectCount> = BTreeMap::new();
-    let mut count = |kind: Kind, add: fn(&mut ObjectCount)| {
+    let mut of_kind = |kind: Kind, add: &dyn Fn(&mut ObjectCount)| {
         add(counts.entry(kind).or_insert_with(|| ObjectCount { kind: kind.to_string(), ..ObjectCount::default() }));
     };
-    for object in resolution.set.iter() {
-        count(object.key.kind, |count| count.accepted += 1);
+    for kind in Kind::ALL {
+        match resolution.set.count(kind) {
+            0 => {}
+            objects => of_kind(kind, &|count| count.accepted += objects),
+        }
     }
     for key in &resolution.last_good {
-        count(key.kind, |count| {
+        of_kind(key.kind, &|count| {
             count.accepted = count.accepted.saturating_sub(1);
             count.last_good += 1;
         });
     }
     for key in &resolution.rejected {
-        count(key.kind, |count| count.rejected += 1);
+        of_kind(key.kind, &|count| count.rejected += 1);
     }
     counts.into_values().collect()
 }

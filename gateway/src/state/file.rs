@@ -1,4 +1,4 @@
-//! The format: one header line, then JSON.
+//! The format of the whole: one header line, then JSON.
 //!
 //! `tidegate-state 1 <length of the rest in bytes, 16 hex digits> <SHA-256 of the rest>\n`
 
@@ -40,6 +40,9 @@ pub(crate) enum LoadError {
 struct Content {
     /// Hash of the Snapshot that was made of this.
     snapshot: String,
+    /// In a change: what does not serve any more.
+    #[serde(default)]
+    removed: Vec<ResourceKey>,
     files: Vec<FileContent>,
 }
 
@@ -59,62 +62,94 @@ struct Document {
     text: Box<str>,
 }
 
-/// What is to be written. Its JSON is that of [`Content`], made object by object: there may be ten thousands.
-#[derive(Debug)]
+/// What is to be written: everything, or what changed. Its JSON is that of [`Content`], made object by object: there may be
+/// ten thousands.
+#[derive(Clone, Debug)]
 pub(crate) struct Saving {
     snapshot: String,
-    /// In the order of files and of documents within them.
-    objects: Vec<SavingObject>,
+    is_whole: bool,
+    /// None for what is not to be kept any more.
+    objects: BTreeMap<ResourceKey, Option<SavedObject>>,
 }
 
-#[derive(Debug)]
-struct SavingObject {
-    key: ResourceKey,
-    file: Arc<str>,
-    document: Arc<SourceDocument>,
-}
+/// A key with what is saved under it.
+type Entry<'a> = (&'a ResourceKey, &'a SavedObject);
 
 impl Saving {
-    /// What is to be saved of served objects: those whose document may be written.
+    /// Everything that is to be kept of served objects: those whose document may be written.
     pub(crate) fn new<'a>(
         snapshot: String,
         served: impl Iterator<Item = (&'a ResourceKey, &'a Arc<str>, &'a Arc<SourceDocument>)>,
     ) -> Self {
-        let mut objects: Vec<_> = served
-            .map(|(key, file, document)| SavingObject {
-                key: key.clone(),
-                file: file.clone(),
-                document: document.clone(),
-            })
-            .collect();
-        // Two forms of one document may begin at one line; they are told apart by address.
-        objects.sort_by(|a, b| {
-            let place = |object: &SavingObject| (object.document.lines_before, Arc::as_ptr(&object.document));
-            a.file.cmp(&b.file).then_with(|| place(a).cmp(&place(b))).then_with(|| a.key.cmp(&b.key))
-        });
-        Self { snapshot, objects }
+        let objects = served.map(|(key, file, document)| (key.clone(), Some(SavedObject::new(file, document))));
+        Self { snapshot, is_whole: true, objects: objects.collect() }
     }
 
-    /// Writes header and content to an empty file and flushes them to the disk.
-    pub(super) fn write(&self, file: &File) -> io::Result<()> {
+    /// What changed since what was given before. None for an object that does not serve any more, or may not be written.
+    pub(crate) fn changes<'a>(
+        snapshot: String,
+        changed: impl Iterator<Item = (ResourceKey, Option<(&'a Arc<str>, &'a Arc<SourceDocument>)>)>,
+    ) -> Self {
+        let objects = changed.map(|(key, now)| (key, now.map(|(file, document)| SavedObject::new(file, document))));
+        Self { snapshot, is_whole: false, objects: objects.collect() }
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Both at once, `later` over this.
+    pub(super) fn merged(mut self, later: Self) -> Self {
+        if later.is_whole {
+            return later;
+        }
+        self.snapshot = later.snapshot;
+        for (key, object) in later.objects {
+            if object.is_none() && self.is_whole {
+                self.objects.remove(&key);
+            } else {
+                self.objects.insert(key, object);
+            }
+        }
+        self
+    }
+
+    /// Writes header and content to an empty file and flushes them to the disk. Returns the content's checksum.
+    pub(super) fn write(&self, file: &File) -> io::Result<Checksum> {
         let mut writer = Checked { out: BufWriter::new(file), hasher: Sha256::new(), length: 0 };
         // The header's place; its content is known last.
         writer.out.write_all(&[b' '; HEADER_BYTES])?;
         self.write_content(&mut writer)?;
         let Checked { mut out, hasher, length } = writer;
+        let checksum = hex(&hasher.finalize());
         out.seek(SeekFrom::Start(0))?;
-        writeln!(out, "{MAGIC}{length:016x} {}", hex(&hasher.finalize()))?;
+        writeln!(out, "{MAGIC}{length:016x} {checksum}")?;
         out.flush()?;
         drop(out);
-        file.sync_all()
+        file.sync_all()?;
+        Ok(Checksum(checksum))
     }
 
-    fn write_content(&self, out: &mut impl Write) -> io::Result<()> {
-        write!(out, "{{\"snapshot\":{},\"files\":[", serde_json::to_string(&self.snapshot)?)?;
-        for (index, file) in self.objects.chunk_by(|a, b| a.file == b.file).enumerate() {
+    pub(super) fn write_content(&self, out: &mut impl Write) -> io::Result<()> {
+        write!(out, "{{\"snapshot\":{},", serde_json::to_string(&self.snapshot)?)?;
+        if !self.is_whole {
+            let removed: Vec<_> =
+                self.objects.iter().filter(|(_, object)| object.is_none()).map(|(key, _)| key).collect();
+            write!(out, "\"removed\":{},", serde_json::to_string(&removed)?)?;
+        }
+        write!(out, "\"files\":[")?;
+        // In the order of files and of documents within them.
+        let mut objects: Vec<Entry<'_>> =
+            self.objects.iter().filter_map(|(key, object)| Some((key, object.as_ref()?))).collect();
+        // Two forms of one document may begin at one line; they are told apart by address.
+        objects.sort_by(|(a_key, a), (b_key, b)| {
+            let place = |object: &SavedObject| (object.document.lines_before, Arc::as_ptr(&object.document));
+            a.file.cmp(&b.file).then_with(|| place(a).cmp(&place(b))).then_with(|| a_key.cmp(b_key))
+        });
+        for (index, file) in objects.chunk_by(|(_, a), (_, b)| a.file == b.file).enumerate() {
             let separator = if index == 0 { "" } else { "," };
-            write!(out, "{separator}\n{{\"file\":{},\"documents\":[", serde_json::to_string(&file[0].file)?)?;
-            for (index, objects) in file.chunk_by(|a, b| Arc::ptr_eq(&a.document, &b.document)).enumerate() {
+            write!(out, "{separator}\n{{\"file\":{},\"documents\":[", serde_json::to_string(&file[0].1.file)?)?;
+            for (index, objects) in file.chunk_by(|(_, a), (_, b)| Arc::ptr_eq(&a.document, &b.document)).enumerate() {
                 let separator = if index == 0 { "" } else { "," };
                 writeln!(out, "{separator}")?;
                 serde_json::to_writer(&mut *out, &OneDocument(objects))?;
@@ -125,12 +160,16 @@ impl Saving {
     }
 }
 
+/// SHA-256 of the content of a whole file, hexadecimal: what changes to it are bound to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Checksum(pub(super) String);
+
 /// Objects of one document, as a [`Document`]. There is at least one.
-struct OneDocument<'a>(&'a [SavingObject]);
+struct OneDocument<'a>(&'a [Entry<'a>]);
 
 impl Serialize for OneDocument<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let source = &self.0[0].document;
+        let source = &self.0[0].1.document;
         let mut fields = serializer.serialize_struct("Document", 4)?;
         fields.serialize_field("lines_before", &source.lines_before)?;
         fields.serialize_field("mesh_config", &(source.content == RootContent::MeshConfig))?;
@@ -140,11 +179,11 @@ impl Serialize for OneDocument<'_> {
     }
 }
 
-struct Keys<'a>(&'a [SavingObject]);
+struct Keys<'a>(&'a [Entry<'a>]);
 
 impl Serialize for Keys<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|object| &object.key))
+        serializer.collect_seq(self.0.iter().map(|(key, _)| *key))
     }
 }
 
@@ -153,6 +192,12 @@ impl Serialize for Keys<'_> {
 pub(crate) struct SavedObject {
     pub(crate) file: Arc<str>,
     document: Arc<SourceDocument>,
+}
+
+impl SavedObject {
+    fn new(file: &Arc<str>, document: &Arc<SourceDocument>) -> Self {
+        Self { file: file.clone(), document: document.clone() }
+    }
 }
 
 /// What a state file held. Objects are parsed when they are asked for: a restart with a good folder needs none.
@@ -187,7 +232,7 @@ impl Saved {
     ///
     /// # Errors
     /// It cannot be read or is not whole.
-    pub(crate) fn load(path: &Path) -> Result<Option<Self>, LoadError> {
+    pub(super) fn load(path: &Path) -> Result<Option<(Self, Checksum)>, LoadError> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -202,7 +247,7 @@ impl Saved {
         Self::decode(&bytes).map(Some)
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, LoadError> {
+    fn decode(bytes: &[u8]) -> Result<(Self, Checksum), LoadError> {
         let (header, content) =
             bytes.split_at_checked(HEADER_BYTES).ok_or(LoadError::Damaged("it ends within its header"))?;
         let header = std::str::from_utf8(header).map_err(|_| LoadError::Format)?;
@@ -214,23 +259,36 @@ impl Saved {
         if hex(&Sha256::digest(content)) != checksum {
             return Err(LoadError::Damaged("its checksum differs"));
         }
+        let mut saved = Self::default();
+        saved.apply(content)?;
+        Ok((saved, Checksum(checksum.to_owned())))
+    }
+
+    /// Takes the JSON of a [`Content`] in.
+    ///
+    /// # Errors
+    /// It is none; then nothing is taken in.
+    pub(super) fn apply(&mut self, content: &[u8]) -> Result<(), serde_json::Error> {
         let content: Content = serde_json::from_slice(content)?;
-        let mut objects = BTreeMap::new();
+        for key in &content.removed {
+            self.objects.remove(key);
+        }
         for file in content.files {
             for document in file.documents {
                 let content = if document.mesh_config { RootContent::MeshConfig } else { RootContent::Resources };
                 let source = SourceDocument { lines_before: document.lines_before, content, text: document.text };
                 let source = Arc::new(source);
                 for key in document.keys {
-                    objects.insert(key, SavedObject { file: file.file.clone(), document: source.clone() });
+                    self.objects.insert(key, SavedObject::new(&file.file, &source));
                 }
             }
         }
-        Ok(Self { snapshot: content.snapshot, objects })
+        self.snapshot = content.snapshot;
+        Ok(())
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a String cannot fail.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::file::{LoadError, Saved, Saving};
+use super::changes;
+use super::file::{Checksum, LoadError, Saved, Saving};
 use crate::run::{ConfigSource, ReadOptions, StateDir};
 
 /// The state file of one gateway.
@@ -42,7 +43,14 @@ impl StateFile {
     }
 
     pub(crate) fn load(&self) -> Result<Option<Saved>, LoadError> {
-        Saved::load(&self.path)
+        let Some((mut saved, whole)) = Saved::load(&self.path)? else { return Ok(None) };
+        changes::apply(&self.changes(), &whole, &mut saved)?;
+        Ok(Some(saved))
+    }
+
+    /// The file of what changed since the whole was written.
+    pub(super) fn changes(&self) -> PathBuf {
+        self.beside("changes")
     }
 
     /// Takes the right to write the file, for as long as the returned handle lives; a killed process loses it.
@@ -63,7 +71,7 @@ impl StateFile {
     }
 
     /// Replaces the file as a whole, or leaves it as it was. Whoever calls it holds the lock.
-    pub(super) fn replace(&self, saving: &Saving) -> io::Result<()> {
+    pub(super) fn replace(&self, saving: &Saving) -> io::Result<Checksum> {
         let new = self.beside("new");
         let result = self.write_new(&new, saving);
         if result.is_err() {
@@ -73,11 +81,17 @@ impl StateFile {
         result
     }
 
-    fn write_new(&self, new: &Path, saving: &Saving) -> io::Result<()> {
+    fn write_new(&self, new: &Path, saving: &Saving) -> io::Result<Checksum> {
         let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(new)?;
-        saving.write(&file)?;
+        let checksum = saving.write(&file)?;
         drop(file);
         fs::rename(new, &self.path)?;
+        self.sync_folder()?;
+        Ok(checksum)
+    }
+
+    /// Has new names in the folder survive a power cut.
+    pub(super) fn sync_folder(&self) -> io::Result<()> {
         File::open(self.folder())?.sync_all()
     }
 

@@ -189,3 +189,154 @@ fn readers_see_whole_files_while_it_is_rewritten() {
     });
     drop(lock);
 }
+
+/// Waits until nothing is left to be written.
+fn written(state: &StateFile, snapshot: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while state.load().unwrap().is_none_or(|saved| saved.snapshot != snapshot) {
+        assert!(Instant::now() < deadline, "{snapshot} is not written");
+        std::thread::yield_now();
+    }
+}
+
+/// Namespace `n<number>` in another form, or gone.
+fn change(snapshot: &str, number: u32, form: Option<&str>) -> Saving {
+    let file: Arc<str> = "conf/b.yaml".into();
+    let document = form.map(|form| {
+        let text =
+            format!("---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: n{number:03}\n  labels: {{a: {form}}}\n");
+        Arc::new(SourceDocument { lines_before: 3, content: RootContent::Resources, text: text.into_boxed_str() })
+    });
+    let key = namespace_key(&format!("n{number:03}"));
+    Saving::changes(snapshot.into(), std::iter::once((key, document.as_ref().map(|document| (&file, document)))))
+}
+
+/// Keys with the label that each object has.
+fn labels(state: &StateFile) -> Vec<(String, String)> {
+    let loaded = state.load().unwrap().unwrap();
+    let keys: Vec<_> = loaded.objects.keys().collect();
+    let offers = loaded.offers(&keys, &ParseOptions::default());
+    let label = |offer: &tidegate_mesh_bridge::files::Offer| offer.object.metadata.labels.get("a").cloned();
+    offers.iter().map(|(key, offer)| (key.name.to_string(), label(offer).unwrap_or_default())).collect()
+}
+
+fn expected(all: &[(&str, &str)]) -> Vec<(String, String)> {
+    all.iter().map(|(name, label)| ((*name).to_owned(), (*label).to_owned())).collect()
+}
+
+/// Three namespaces, of which one changed twice, one is gone and a fourth has come since the whole was written.
+fn changed(dir: &Path) -> StateFile {
+    let state = state_in(dir);
+    let writer = StateWriter::start(state.clone()).unwrap();
+    assert!(writer.wants_whole());
+    writer.save(saved("0", 3));
+    assert!(!writer.wants_whole());
+    let changes = [(1, Some("x")), (0, None), (7, Some("v")), (1, Some("z"))];
+    for (step, (number, form)) in (1..).zip(changes) {
+        // One by one, so that each is a frame of its own.
+        written(&state, &(step - 1).to_string());
+        writer.save(change(&step.to_string(), number, form));
+    }
+    drop(writer);
+    state
+}
+
+#[test]
+fn changes_are_read_back_over_the_whole() {
+    let dir = TempDir::new().unwrap();
+    let state = changed(dir.path());
+    assert_eq!(state.load().unwrap().unwrap().snapshot, "4");
+    assert_eq!(labels(&state), expected(&[("n001", "z"), ("n002", ""), ("n007", "v")]));
+    let mode = fs::metadata(state.changes()).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+}
+
+#[test]
+fn a_change_cut_anywhere_or_damaged_leaves_the_state_before_it() {
+    let dir = TempDir::new().unwrap();
+    let state = changed(dir.path());
+    let all = fs::read(state.changes()).unwrap();
+    let mut last = 0;
+    for length in 0..=all.len() {
+        fs::write(state.changes(), &all[..length]).unwrap();
+        let loaded = state.load().unwrap().unwrap();
+        let step: usize = loaded.snapshot.parse().unwrap();
+        assert!(step == last || step == last + 1, "{length}: {last} then {step}");
+        last = step;
+        let present = ["n000", "n001", "n002", "n007"].map(|name| loaded.objects.contains_key(&namespace_key(name)));
+        assert_eq!(present, [step < 2, true, true, step >= 3], "{length}");
+    }
+    assert_eq!(last, 4);
+    for at in (0..all.len()).step_by(7) {
+        let mut damaged = all.clone();
+        damaged[at] ^= 4;
+        fs::write(state.changes(), &damaged).unwrap();
+        assert!(state.load().unwrap().unwrap().snapshot != "4", "byte {at}");
+    }
+}
+
+#[test]
+fn changes_of_another_whole_do_not_count() {
+    let dir = TempDir::new().unwrap();
+    let state = changed(dir.path());
+    let changes = fs::read(state.changes()).unwrap();
+    store(&state, saved("other", 2));
+    fs::write(state.changes(), changes).unwrap();
+    let loaded = state.load().unwrap().unwrap();
+    assert_eq!((loaded.snapshot.as_str(), loaded.objects.len()), ("other", 2));
+}
+
+#[test]
+fn what_waits_is_written_as_one() {
+    let all = [
+        saved("0", 3),
+        change("1", 1, Some("x")),
+        change("2", 0, None),
+        change("3", 0, Some("w")),
+        change("4", 2, None),
+    ];
+    let merged = |range: std::ops::Range<usize>| all[range].iter().cloned().reduce(Saving::merged).unwrap();
+    for cut in 1..all.len() {
+        let dir = TempDir::new().unwrap();
+        let state = state_in(dir.path());
+        let writer = StateWriter::start(state.clone()).unwrap();
+        writer.save(merged(0..cut));
+        written(&state, &(cut - 1).to_string());
+        writer.save(merged(cut..all.len()));
+        drop(writer);
+        assert_eq!(state.load().unwrap().unwrap().snapshot, "4");
+        assert_eq!(labels(&state), expected(&[("n000", "w"), ("n001", "x")]), "{cut}");
+    }
+}
+
+#[test]
+fn everything_is_written_anew_when_changes_have_grown_long_or_the_file_is_gone() {
+    let dir = TempDir::new().unwrap();
+    let state = state_in(dir.path());
+    let writer = StateWriter::start(state.clone()).unwrap();
+    writer.save(saved("0", 3));
+    written(&state, "0");
+    writer.save(change("1", 1, Some(&"x".repeat(300_000))));
+    written(&state, "1");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let wanted = || {
+        while !writer.wants_whole() {
+            assert!(Instant::now() < deadline, "nothing is asked for");
+            std::thread::yield_now();
+        }
+    };
+    wanted();
+    // What comes before it is still written.
+    writer.save(change("2", 2, None));
+    written(&state, "2");
+    writer.save(saved("3", 3));
+    written(&state, "3");
+    assert!(!writer.wants_whole());
+    fs::remove_file(state.path()).unwrap();
+    writer.save(change("4", 2, None));
+    wanted();
+    assert!(writer.error().is_some());
+    writer.save(saved("5", 3));
+    drop(writer);
+    assert_eq!(state.load().unwrap().unwrap().snapshot, "5");
+}

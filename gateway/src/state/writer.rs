@@ -1,11 +1,14 @@
 //! The thread that writes the state file.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::changes::Changes;
+use super::file::Checksum;
 use super::{Saving, StateFile};
 
 /// Time between two writes, as a multiple of what the last one took: a burst of reloads costs the disk and the
@@ -13,6 +16,8 @@ use super::{Saving, StateFile};
 const PAUSE: u32 = 4;
 /// The longest of these times.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes up to which changes are not too long, however small the whole is.
+const MIN_LONG: u64 = 256 << 10;
 /// Time after which a write that failed is tried again: a full disk becomes free without telling.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -31,11 +36,23 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Slot {
-    next: Option<Arc<Saving>>,
+    next: Option<Saving>,
+    /// Whether everything has been given since it was last needed.
+    has_whole: bool,
     stopped: bool,
     ended: bool,
     /// Why the last write failed.
     error: Option<String>,
+}
+
+impl Slot {
+    /// Adds to what is to be written.
+    fn put(&mut self, saving: Saving) {
+        self.next = Some(match self.next.take() {
+            Some(before) => before.merged(saving),
+            None => saving,
+        });
+    }
 }
 
 impl Shared {
@@ -57,10 +74,18 @@ impl StateWriter {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Has this written next, in place of what is not written yet.
+    /// Has this written next, together with what is not written yet. Changes are changes of what was given before.
     pub(crate) fn save(&self, saving: Saving) {
-        self.shared.lock().next = Some(Arc::new(saving));
+        let mut slot = self.shared.lock();
+        slot.has_whole |= saving.is_whole();
+        slot.put(saving);
+        drop(slot);
         self.shared.wake.notify_all();
+    }
+
+    /// Whether the next thing to be saved must be everything: at first, and when changes have grown long.
+    pub(crate) fn wants_whole(&self) -> bool {
+        !self.shared.lock().has_whole
     }
 
     /// Why the file is older than what serves, if it is because writing failed.
@@ -100,13 +125,17 @@ impl Drop for Ended<'_> {
 
 fn write_all(file: &StateFile, shared: &Shared) {
     let _ended = Ended(shared);
-    let mut lock = None;
+    let mut writing = Writing::default();
     let mut not_before = Instant::now();
     while let Some(saving) = next(shared, not_before) {
         let started = Instant::now();
-        let result = write(file, &mut lock, &saving);
+        let result = writing.write(file, &saving);
         not_before = Instant::now() + started.elapsed().saturating_mul(PAUSE).min(MAX_PAUSE);
         let mut slot = shared.lock();
+        if writing.wants_whole() {
+            let comes_again = saving.is_whole() && result.is_err();
+            slot.has_whole = comes_again || slot.next.as_ref().is_some_and(Saving::is_whole);
+        }
         match result {
             Ok(()) => {
                 if slot.error.take().is_some() {
@@ -124,7 +153,9 @@ fn write_all(file: &StateFile, shared: &Shared) {
                 if slot.stopped {
                     return;
                 }
-                slot.next.get_or_insert(saving);
+                let later = slot.next.take();
+                slot.put(saving);
+                later.into_iter().for_each(|later| slot.put(later));
                 not_before = Instant::now() + RETRY;
             }
         }
@@ -132,7 +163,7 @@ fn write_all(file: &StateFile, shared: &Shared) {
 }
 
 /// What to write, not before it is time unless the end has come; none at the end.
-fn next(shared: &Shared, not_before: Instant) -> Option<Arc<Saving>> {
+fn next(shared: &Shared, not_before: Instant) -> Option<Saving> {
     let mut slot = shared.lock();
     loop {
         let rest = not_before.saturating_duration_since(Instant::now());
@@ -149,9 +180,50 @@ fn next(shared: &Shared, not_before: Instant) -> Option<Arc<Saving>> {
     }
 }
 
-fn write(file: &StateFile, lock: &mut Option<File>, saving: &Saving) -> io::Result<()> {
-    if lock.is_none() {
-        *lock = Some(file.lock()?);
+/// What is on the disk.
+#[derive(Default)]
+struct Writing {
+    lock: Option<File>,
+    /// Checksum of the whole that was written, and what the system says of it.
+    whole: Option<(Checksum, Metadata)>,
+    /// What changed since.
+    changes: Option<Changes>,
+}
+
+impl Writing {
+    fn write(&mut self, file: &StateFile, saving: &Saving) -> io::Result<()> {
+        if self.lock.is_none() {
+            self.lock = Some(file.lock()?);
+        }
+        if saving.is_whole() {
+            let checksum = file.replace(saving)?;
+            (self.whole, self.changes) = (Some((checksum, fs::metadata(file.path())?)), None);
+            return Ok(());
+        }
+        let identity = |metadata: &Metadata| (metadata.dev(), metadata.ino());
+        let present = fs::metadata(file.path()).ok();
+        let whole = self.whole.as_ref().filter(|(_, whole)| present.as_ref().map(identity) == Some(identity(whole)));
+        let Some((whole, _)) = whole else {
+            (self.whole, self.changes) = (None, None);
+            return Err(io::Error::other("the file is not there any more"));
+        };
+        let changes = match &mut self.changes {
+            Some(changes) => changes,
+            None => {
+                let begun = Changes::begin(&file.changes(), whole)?;
+                file.sync_folder()?;
+                self.changes.insert(begun)
+            }
+        };
+        changes.append(saving)
     }
-    file.replace(saving)
+
+    /// Whether everything is to be written next: there is nothing that could change, or what changed takes more room.
+    fn wants_whole(&self) -> bool {
+        match (&self.whole, &self.changes) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some((_, whole)), Some(changes)) => changes.length() > whole.len().max(MIN_LONG),
+        }
+    }
 }

@@ -19,7 +19,8 @@ fn version(number: usize) -> String {
 
 /// What is kept for a restart, as text.
 fn kept(folder: &Path) -> String {
-    let bytes = std::fs::read(folder.join("last-good.state")).unwrap_or_default();
+    let files = ["last-good.state", "last-good.changes"];
+    let bytes = files.map(|name| std::fs::read(folder.join(name)).unwrap_or_default()).concat();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
