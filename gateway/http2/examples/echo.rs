@@ -60,7 +60,7 @@ impl Echo {
                 self.answers.remove(&stream);
             }
             Event::Writable { .. } => self.send_all(connection),
-            Event::GoAway { .. } | Event::Pong { .. } => {}
+            _ => {}
         }
         Ok(true)
     }

@@ -1,11 +1,14 @@
 //! One connection: its state, and what an application may ask of it beside sending.
 
+mod client;
 mod frames;
 mod headers;
 mod receive;
 mod send;
 #[cfg(test)]
 mod tests;
+
+use std::marker::PhantomData;
 
 use crate::error::{ConnectionError, ErrorCode, Flood, Malformed};
 use crate::event::ResetBy;
@@ -14,9 +17,12 @@ use crate::frame::{self, flag, kind};
 use crate::hpack::{Decoder, Encoder};
 use crate::output::Output;
 use crate::request::RequestHead;
+use crate::response::ResponseHead;
+use crate::role::{Role, Server};
 use crate::settings::{DEFAULT_WINDOW, Settings};
 use crate::stream_id::StreamId;
 use crate::streams::{Ended, Half, Streams};
+pub use client::RequestLine;
 pub use receive::Received;
 use receive::{Reading, Step};
 pub use send::Then;
@@ -27,12 +33,17 @@ pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What the PING of [`Connection::drain`] carries.
 const DRAIN_PING: [u8; 8] = *b"draining";
 
+/// Streams that a client opens before it knows how many the server allows: what RFC 9113 section 6.5.2 asks servers to allow
+/// at least.
+const EARLY_STREAMS: u32 = 100;
+
 /// Ended streams that are remembered, at least.
 const REMEMBERED: u32 = 32;
 
-/// The server's side of a connection.
+/// One connection: the server's side of it, unless it says [`Client`](crate::Client).
 #[derive(Debug)]
-pub struct Connection {
+pub struct Connection<R: Role = Server> {
+    role: PhantomData<R>,
     settings: Settings,
     /// The peer acknowledged our settings.
     is_acknowledged: bool,
@@ -45,8 +56,9 @@ pub struct Connection {
     decoder: Decoder,
     encoder: Encoder,
     head: RequestHead,
+    response: ResponseHead,
     streams: Streams,
-    /// The highest number of a stream that the peer opened.
+    /// The highest number of a stream that the client opened.
     last_stream: StreamId,
     /// Bytes that the peer may send on all streams together.
     receive_window: u32,
@@ -69,6 +81,8 @@ pub struct Connection {
 struct Peer {
     initial_window: u32,
     max_frame_size: usize,
+    /// Streams that we may open, as a client.
+    max_concurrent_streams: u32,
 }
 
 /// HEADERS and CONTINUATION frames up to the one that ends the block.
@@ -88,36 +102,59 @@ enum Leaving {
     No,
     /// A GOAWAY said that it will end. Streams are still accepted: the peer may have opened them before it knew.
     Announced,
-    /// The last GOAWAY said that nothing behind the streams of then is served.
+    /// The last GOAWAY, of either side, said that nothing behind the streams of then is served.
     Told,
 }
 
 impl Connection {
-    /// A connection on which nothing was received. Its first frames are in the output already.
+    /// A server's connection on which nothing was received. Its first frames are in the output already.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        let mut connection = Self::with_settings(settings, Reading::Preface(0));
+        connection.settings.announce(connection.output.bytes());
+        connection
+    }
+
+    /// Announces that the connection will end, and goes on serving. A GOAWAY that excludes nothing is followed by a PING; when
+    /// that is answered, everything that the peer had sent before it knew is here, and the last GOAWAY follows by itself
+    /// (RFC 9113 section 6.8). A caller that does not want to wait so long calls [`Self::go_away`].
+    pub fn drain(&mut self) {
+        if self.leaving == Leaving::No && self.error.is_none() {
+            self.leaving = Leaving::Announced;
+            self.write_go_away(StreamId::new(u32::MAX), ErrorCode::NO_ERROR);
+            self.ping(DRAIN_PING);
+        }
+    }
+}
+
+impl<R: Role> Connection<R> {
+    fn with_settings(settings: Settings, reading: Reading) -> Self {
         let settings = settings.in_range();
-        let mut output = Output::default();
-        settings.announce(output.bytes());
         let mut decoder = Decoder::default();
         decoder.allow_early(settings.header_table_size as usize);
         Self {
+            role: PhantomData,
             settings,
             is_acknowledged: false,
-            peer: Peer { initial_window: DEFAULT_WINDOW, max_frame_size: frame::DEFAULT_MAX_SIZE },
-            reading: Reading::Preface(0),
+            peer: Peer {
+                initial_window: DEFAULT_WINDOW,
+                max_frame_size: frame::DEFAULT_MAX_SIZE,
+                max_concurrent_streams: EARLY_STREAMS,
+            },
+            reading,
             partial: Vec::new(),
             block: Block::default(),
             decoder,
             encoder: Encoder::default(),
             head: RequestHead::default(),
+            response: ResponseHead::default(),
             streams: Streams::default(),
             last_stream: StreamId::CONNECTION,
             receive_window: settings.connection_window,
             released: 0,
             send_window: DEFAULT_WINDOW,
             is_blocked: false,
-            output,
+            output: Output::default(),
             counters: Counters::default(),
             pings: 0,
             leaving: Leaving::No,
@@ -174,22 +211,11 @@ impl Connection {
         self.error.is_some() || self.leaving == Leaving::Told && self.streams.len() == 0
     }
 
-    /// Announces that the connection will end, and goes on serving. A GOAWAY that excludes nothing is followed by a PING; when
-    /// that is answered, everything that the peer had sent before it knew is here, and the last GOAWAY follows by itself
-    /// (RFC 9113 section 6.8). A caller that does not want to wait so long calls [`Self::go_away`].
-    pub fn drain(&mut self) {
-        if self.leaving == Leaving::No && self.error.is_none() {
-            self.leaving = Leaving::Announced;
-            self.write_go_away(StreamId::new(u32::MAX), ErrorCode::NO_ERROR);
-            self.ping(DRAIN_PING);
-        }
-    }
-
     /// Sends the last GOAWAY: open streams are served to their end, later ones are ignored.
     pub fn go_away(&mut self, code: ErrorCode) {
         if self.leaving != Leaving::Told && self.error.is_none() {
             self.leaving = Leaving::Told;
-            self.write_go_away(self.last_stream, code);
+            self.write_go_away(self.last_of_peer(), code);
         }
     }
 
@@ -216,6 +242,7 @@ impl Connection {
             self.block.bytes = Vec::new();
         }
         self.head = RequestHead::default();
+        self.response = ResponseHead::default();
     }
 
     /// Bytes of memory that it holds, with those of the compression tables.
@@ -227,6 +254,7 @@ impl Connection {
             + self.partial.capacity()
             + self.block.bytes.capacity()
             + self.head.fields().capacity()
+            + self.response.fields().capacity()
             + self.table_memory()
     }
 
@@ -256,11 +284,20 @@ impl Connection {
         self.output.frame(kind::GOAWAY, 0, StreamId::CONNECTION, &payload);
     }
 
+    /// The highest number of a stream that the peer opened: servers open none.
+    fn last_of_peer(&self) -> StreamId {
+        if R::IS_CLIENT { StreamId::CONNECTION } else { self.last_stream }
+    }
+
+    fn is_told(&self) -> bool {
+        self.leaving == Leaving::Told
+    }
+
     /// Ends the connection for a reason.
     fn fail(&mut self, error: ConnectionError) {
         // To whom does not speak HTTP/2, GOAWAY says nothing.
         if error != ConnectionError::Preface {
-            self.write_go_away(self.last_stream, error.code());
+            self.write_go_away(self.last_of_peer(), error.code());
         }
         self.error = Some(error);
     }
@@ -323,7 +360,7 @@ impl Connection {
         }
     }
 
-    /// The answer to our drain's PING came.
+    /// The answer to a drain's PING came.
     fn drained(&mut self) {
         if self.leaving == Leaving::Announced {
             self.go_away(ErrorCode::NO_ERROR);

@@ -137,7 +137,7 @@ impl fmt::Display for Flood {
     }
 }
 
-/// Why a request is malformed (RFC 9113 section 8.1.1). The connection and its other streams are fine.
+/// Why a message is malformed (RFC 9113 section 8.1.1), or what else is wrong with its stream. The connection and its other streams are fine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Malformed {
     #[error("a field name has bytes that are no lower-case token")]
@@ -184,6 +184,12 @@ pub enum Malformed {
     WindowExceeded,
     #[error("a frame for a half of the stream that the peer had ended")]
     AfterEnd,
+    #[error(":status is not three digits, or says what cannot be said here")]
+    Status,
+    #[error("a response's fields are more or larger than allowed")]
+    HeadTooLarge,
+    #[error("a body before its head")]
+    BodyBeforeHead,
     #[error("trailers are more or larger than allowed")]
     TrailersTooLarge,
     #[error("a PRIORITY frame that is not 5 bytes long")]
@@ -204,6 +210,17 @@ impl Malformed {
             _ => ErrorCode::PROTOCOL_ERROR,
         }
     }
+}
+
+/// Why no stream was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the connection opens no more streams")]
+    Leaving,
+    #[error("as many streams are open as the server allows")]
+    TooMany,
+    #[error("method, scheme, authority or path have bytes that cannot be sent")]
+    Line,
 }
 
 /// Why something could not be sent.

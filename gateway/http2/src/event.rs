@@ -3,9 +3,10 @@
 use crate::error::{ErrorCode, Malformed};
 use crate::fields::Fields;
 use crate::request::RequestHead;
+use crate::response::ResponseHead;
 use crate::stream_id::StreamId;
 
-/// Something that the peer did. Fields and data are borrowed until the next call.
+/// Something that a client did. Fields and data are borrowed until the next call.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A request opened a stream.
@@ -27,9 +28,31 @@ pub enum Event<'a> {
     /// More can be sent on a stream that had been stopped by flow control, or, for [`StreamId::CONNECTION`], perhaps on each
     /// of them.
     Writable { stream: StreamId },
-    /// The peer will not open streams with numbers above `last_stream` that it expects us to serve.
+    /// The client will leave. `last_stream` is about pushes, and says nothing.
     GoAway { last_stream: StreamId, code: ErrorCode },
     /// The answer to a [`ping`](crate::Connection::ping).
+    Pong { payload: [u8; 8] },
+}
+
+/// Something that a server did. Fields and data are borrowed until the next call.
+#[derive(Debug)]
+pub enum ClientEvent<'a> {
+    /// A response began.
+    Response { stream: StreamId, head: &'a mut ResponseHead, end_stream: bool },
+    /// A response before the response: a status of 1xx.
+    Interim { stream: StreamId, head: &'a mut ResponseHead },
+    /// As [`Event::Data`].
+    Data { stream: StreamId, bytes: &'a [u8], end_stream: bool },
+    /// As [`Event::Trailers`].
+    Trailers { stream: StreamId, fields: &'a mut Fields },
+    /// As [`Event::Reset`]. A malformed response is one by us; after [`ErrorCode::REFUSED_STREAM`] the request may be sent again.
+    Reset { stream: StreamId, code: ErrorCode, by: ResetBy },
+    /// As [`Event::Writable`].
+    Writable { stream: StreamId },
+    /// No stream can be opened any more. Requests on streams above `last_stream` were not looked at and may be sent again
+    /// elsewhere; these streams are closed already, without an event of their own.
+    GoAway { last_stream: StreamId, code: ErrorCode },
+    /// As [`Event::Pong`].
     Pong { payload: [u8; 8] },
 }
 

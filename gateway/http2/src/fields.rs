@@ -101,6 +101,13 @@ impl<'a> Field<'a> {
     }
 }
 
+impl Field<'_> {
+    /// Whether the value has only bytes that a value may have, and none that a word would end with.
+    pub(crate) fn can_be_sent(&self) -> bool {
+        has_only_field_bytes(self.value) && !self.value.iter().any(|byte| matches!(byte, b' ' | b'\t'))
+    }
+}
+
 impl Fields {
     /// How many fields there are.
     #[must_use]

@@ -1,4 +1,4 @@
-//! The server's side of HTTP/2 (RFC 9113) and of its header compression (RFC 7541), without any I/O.
+//! HTTP/2 (RFC 9113) and of its header compression (RFC 7541), without any I/O.
 //!
 //! A [`Connection`] takes bytes and gives events; it is told what to send and gives bytes. It reads no clock, opens no socket
 //! and starts no task:
@@ -48,7 +48,7 @@
 //! request well-formed, and bounds on everything that a peer controls ([`Limits`], [`Flood`]).
 //!
 //! **What it does not:** routing, normalization of paths, order of answers between streams, priorities (RFC 9113 section 5.3
-//! deprecates them; the `priority` field of RFC 9218 is a field as any other), server push, and the client's side.
+//! deprecates them; the `priority` field of RFC 9218 is a field as any other), server push, and tunnels by CONNECT as a client.
 //!
 //! **Invariant:** nothing that a peer sends makes it panic, or hold more than its settings say.
 
@@ -62,16 +62,20 @@ mod hpack;
 mod known;
 mod output;
 mod request;
+mod response;
+mod role;
 mod settings;
 mod stream_id;
 mod streams;
 
-pub use connection::{Connection, PREFACE, Received, Then};
-pub use error::{ConnectionError, ErrorCode, Flood, Malformed, SendError};
-pub use event::{Event, ResetBy};
+pub use connection::{Connection, PREFACE, Received, RequestLine, Then};
+pub use error::{ConnectionError, ErrorCode, Flood, Malformed, OpenError, SendError};
+pub use event::{ClientEvent, Event, ResetBy};
 pub use fields::{Field, Fields};
 pub use hpack::HpackError;
 pub use known::Known;
 pub use request::RequestHead;
+pub use response::ResponseHead;
+pub use role::{Client, Role, Server};
 pub use settings::{Limits, Settings};
 pub use stream_id::StreamId;

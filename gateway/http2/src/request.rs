@@ -228,7 +228,7 @@ pub(crate) fn judge_trailers(fields: &mut Fields) -> Result<(), Malformed> {
 
 impl Fields {
     #[inline]
-    fn check_marks(&self, at: usize) -> Result<(), Malformed> {
+    pub(crate) fn check_marks(&self, at: usize) -> Result<(), Malformed> {
         let entry = &self.entries()[at];
         if entry.marks.has(Marks::BAD_NAME) {
             let is_pseudo = self.name(entry).first() == Some(&b':');
@@ -240,7 +240,7 @@ impl Fields {
 
 /// RFC 9113 section 8.2.2.
 #[inline]
-fn check_connection_field(known: Known, value: &[u8]) -> Result<(), Malformed> {
+pub(crate) fn check_connection_field(known: Known, value: &[u8]) -> Result<(), Malformed> {
     if known.is_connection_specific() {
         return Err(Malformed::ConnectionField);
     }
@@ -260,7 +260,7 @@ fn is_scheme(scheme: &[u8]) -> bool {
 }
 
 /// Digits only: no sign, no list, nothing that two parsers could read differently.
-fn decimal(value: &[u8]) -> Option<u64> {
+pub(crate) fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
     }

@@ -111,21 +111,28 @@ impl Settings {
         self
     }
 
-    /// Appends the first frames of a connection: SETTINGS, and the window of the connection.
+    /// Appends the first frames of a server: SETTINGS, and the window of the connection.
     pub(crate) fn announce(&self, out: &mut Vec<u8>) {
-        let mut settings = vec![
-            (id::MAX_CONCURRENT_STREAMS, self.max_concurrent_streams),
-            (id::INITIAL_WINDOW_SIZE, self.initial_stream_window),
-            (id::MAX_HEADER_LIST_SIZE, self.max_header_list_size),
-        ];
+        let mut settings = vec![(id::MAX_CONCURRENT_STREAMS, self.max_concurrent_streams)];
+        if self.connect_protocol {
+            settings.push((id::ENABLE_CONNECT_PROTOCOL, 1));
+        }
+        self.announce_with(settings, out);
+    }
+
+    /// The same for a client, whom nobody may push anything.
+    pub(crate) fn announce_as_client(&self, out: &mut Vec<u8>) {
+        self.announce_with(vec![(id::ENABLE_PUSH, 0)], out);
+    }
+
+    fn announce_with(&self, mut settings: Vec<(u16, u32)>, out: &mut Vec<u8>) {
+        settings.push((id::INITIAL_WINDOW_SIZE, self.initial_stream_window));
+        settings.push((id::MAX_HEADER_LIST_SIZE, self.max_header_list_size));
         if self.header_table_size != 4096 {
             settings.push((id::HEADER_TABLE_SIZE, self.header_table_size));
         }
         if self.max_frame_size != frame::DEFAULT_MAX_SIZE as u32 {
             settings.push((id::MAX_FRAME_SIZE, self.max_frame_size));
-        }
-        if self.connect_protocol {
-            settings.push((id::ENABLE_CONNECT_PROTOCOL, 1));
         }
         let stream = StreamId::CONNECTION;
         out.extend(FrameHeader { length: settings.len() * 6, kind: kind::SETTINGS, flags: 0, stream }.bytes());
@@ -149,11 +156,14 @@ pub(crate) struct PeerSettings {
     pub(crate) least_header_table_size: Option<u32>,
     pub(crate) initial_window: Option<u32>,
     pub(crate) max_frame_size: Option<u32>,
+    /// For a client; a client's own is about pushes.
+    pub(crate) max_concurrent_streams: Option<u32>,
 }
 
 impl PeerSettings {
-    /// Reads the payload of a client's SETTINGS (RFC 9113 section 6.5.2), whose length is a multiple of 6.
-    pub(crate) fn parse(payload: &[u8]) -> Result<Self, ConnectionError> {
+    /// Reads the payload of a peer's SETTINGS (RFC 9113 section 6.5.2), whose length is a multiple of 6; `is_servers` says
+    /// which peer it is.
+    pub(crate) fn parse(payload: &[u8], is_servers: bool) -> Result<Self, ConnectionError> {
         let mut settings = Self::default();
         let (entries, _) = payload.as_chunks::<6>();
         for [a, b, value @ ..] in entries {
@@ -165,6 +175,10 @@ impl PeerSettings {
                         Some(settings.least_header_table_size.map_or(value, |least| least.min(value)));
                 }
                 id::ENABLE_PUSH if value > 1 => return Err(ConnectionError::Protocol("ENABLE_PUSH is 0 or 1")),
+                id::ENABLE_PUSH if value == 1 && is_servers => {
+                    return Err(ConnectionError::Protocol("a server cannot be pushed anything"));
+                }
+                id::MAX_CONCURRENT_STREAMS => settings.max_concurrent_streams = Some(value),
                 id::INITIAL_WINDOW_SIZE if value > MAX_WINDOW => {
                     return Err(ConnectionError::FlowControl("INITIAL_WINDOW_SIZE is above 2^31-1"));
                 }
@@ -179,8 +193,7 @@ impl PeerSettings {
                 id::NO_RFC7540_PRIORITIES if value > 1 => {
                     return Err(ConnectionError::Protocol("NO_RFC7540_PRIORITIES is 0 or 1"));
                 }
-                // A client's MAX_CONCURRENT_STREAMS is about pushes, MAX_HEADER_LIST_SIZE is advice, and what nobody knows is
-                // to be ignored.
+                // MAX_HEADER_LIST_SIZE is advice, and what nobody knows is to be ignored.
                 _ => {}
             }
         }

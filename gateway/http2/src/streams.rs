@@ -24,6 +24,8 @@ pub(crate) struct Stream {
     pub(crate) is_blocked: bool,
     /// The request was malformed or too large: no service is due, and its end is no merit.
     pub(crate) is_bad: bool,
+    /// We asked for a head only.
+    pub(crate) is_head: bool,
 }
 
 impl Stream {
@@ -235,6 +237,7 @@ mod tests {
             local: Half::Idle,
             is_blocked: false,
             is_bad: false,
+            is_head: false,
         }
     }
 

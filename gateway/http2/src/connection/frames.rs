@@ -1,15 +1,16 @@
 //! Frames that are looked at as a whole, but for header blocks.
 
-use super::Connection;
 use super::receive::Step;
+use super::{Connection, Leaving};
 use crate::error::{ConnectionError, ErrorCode, Malformed};
 use crate::event::ResetBy;
 use crate::frame::{FrameHeader, flag, kind};
+use crate::role::Role;
 use crate::settings::{DEFAULT_WINDOW, MAX_WINDOW, PeerSettings};
 use crate::stream_id::StreamId;
 use crate::streams::{Ended, Half};
 
-impl Connection {
+impl<R: Role> Connection<R> {
     pub(super) fn frame(&mut self, header: FrameHeader, payload: &[u8]) -> Result<Step, ConnectionError> {
         match header.kind {
             kind::HEADERS => self.headers(header, payload),
@@ -20,7 +21,7 @@ impl Connection {
             kind::RST_STREAM => self.rst_stream(header, payload),
             kind::PRIORITY => self.priority(header, payload),
             kind::GOAWAY => self.goaway(header, payload),
-            kind::PUSH_PROMISE => Err(ConnectionError::Protocol("clients push nothing")),
+            kind::PUSH_PROMISE => Err(ConnectionError::Protocol("nobody may push anything")),
             // Only the kinds above are gathered.
             _ => self.unknown_frame(),
         }
@@ -37,7 +38,10 @@ impl Connection {
         if !payload.len().is_multiple_of(6) {
             return Err(ConnectionError::FrameSize("SETTINGS is not a multiple of 6 bytes long"));
         }
-        let said = PeerSettings::parse(payload)?;
+        let said = PeerSettings::parse(payload, R::IS_CLIENT)?;
+        if let Some(streams) = said.max_concurrent_streams {
+            self.peer.max_concurrent_streams = streams;
+        }
         if let (Some(least), Some(size)) = (said.least_header_table_size, said.header_table_size) {
             self.encoder.allow(least as usize);
             self.encoder.allow(size as usize);
@@ -192,6 +196,14 @@ impl Connection {
         };
         self.unknown_frame()?;
         let last_stream = StreamId::new(u32::from_be_bytes([a, b, c, d]));
+        if R::IS_CLIENT {
+            self.leaving = Leaving::Told;
+            let unserved: Vec<StreamId> =
+                self.streams.iter().map(|stream| stream.id).filter(|id| *id > last_stream).collect();
+            for id in unserved {
+                self.close(id, Ended::ByUs);
+            }
+        }
         Ok(Step::GoAway { last_stream, code: ErrorCode(u32::from_be_bytes([e, f, g, h])) })
     }
 

@@ -3,9 +3,11 @@
 use super::receive::Step;
 use super::{Connection, Leaving};
 use crate::error::{ConnectionError, Flood, Malformed};
+use crate::fields::Fields;
 use crate::frame::{FrameHeader, flag};
 use crate::hpack::{Bounds, Excess};
 use crate::request::judge_trailers;
+use crate::role::Role;
 use crate::stream_id::StreamId;
 use crate::streams::{Ended, Half, Stream};
 
@@ -20,7 +22,7 @@ struct Opening {
     depends_on_itself: bool,
 }
 
-impl Connection {
+impl<R: Role> Connection<R> {
     /// RFC 9113 section 6.2.
     pub(super) fn headers(&mut self, header: FrameHeader, payload: &[u8]) -> Result<Step, ConnectionError> {
         let mut fragment = payload;
@@ -89,15 +91,25 @@ impl Connection {
         if size > most { Err(ConnectionError::Flood(Flood::HeaderBlock)) } else { Ok(()) }
     }
 
+    /// The fields that were decoded last.
+    pub(super) fn fields(&mut self) -> &mut Fields {
+        if R::IS_CLIENT { self.response.fields_mut() } else { self.head.fields_mut() }
+    }
+
     #[inline]
     fn decode(&mut self, block: &[u8]) -> Result<Excess, ConnectionError> {
-        self.head.clear();
+        if R::IS_CLIENT {
+            self.response.clear();
+        } else {
+            self.head.clear();
+        }
         let pseudo_fields = PSEUDO_FIELDS + u32::from(self.settings.connect_protocol);
         let bounds = Bounds {
             size: self.settings.max_header_list_size as usize,
             fields: self.settings.limits.max_fields.saturating_add(pseudo_fields) as usize,
         };
-        match self.decoder.decode(block, self.head.fields_mut(), bounds)? {
+        let fields = if R::IS_CLIENT { self.response.fields_mut() } else { self.head.fields_mut() };
+        match self.decoder.decode(block, fields, bounds)? {
             Excess::Hopeless => Err(ConnectionError::Flood(Flood::HeaderBlock)),
             excess => Ok(excess),
         }
@@ -110,9 +122,16 @@ impl Connection {
             return Err(ConnectionError::Protocol("clients open streams with odd numbers"));
         }
         if id > self.last_stream {
+            if R::IS_CLIENT {
+                return Err(ConnectionError::Protocol("HEADERS for a stream that is not open"));
+            }
             return self.request(opening, block);
         }
-        if self.streams.get(id).is_some() {
+        if let Some(stream) = self.streams.get(id) {
+            if stream.remote == Half::Idle {
+                let excess = self.decode(block)?;
+                return self.response(id, opening.end_stream, excess);
+            }
             return self.trailers(opening, block);
         }
         match self.streams.ended(id) {
@@ -122,6 +141,10 @@ impl Connection {
                 self.stream_error(id, Malformed::AfterEnd)
             }
             Some(Ended::Complete) => Err(ConnectionError::StreamClosed),
+            None if R::IS_CLIENT => {
+                self.decode(block)?;
+                self.unknown_frame()
+            }
             None => Err(ConnectionError::Protocol("the number of a new stream is not above that of the last one")),
         }
     }
@@ -160,6 +183,7 @@ impl Connection {
             local: Half::Idle,
             is_blocked: false,
             is_bad,
+            is_head: false,
         });
         if is_bad {
             self.counters.premature_reset(&self.settings.limits).map_err(ConnectionError::Flood)?;
@@ -175,7 +199,7 @@ impl Connection {
     fn trailers(&mut self, opening: Opening, block: &[u8]) -> Result<Step, ConnectionError> {
         let Opening { stream: id, end_stream, depends_on_itself } = opening;
         let excess = self.decode(block)?;
-        let judged = judge_trailers(self.head.fields_mut());
+        let judged = judge_trailers(self.fields());
         let Some(stream) = self.streams.get_mut(id) else { return Ok(Step::None) };
         let wrong = match judged {
             _ if stream.remote == Half::Ended => Some(Malformed::AfterEnd),

@@ -2,8 +2,9 @@
 
 use super::{Connection, DRAIN_PING, PREFACE};
 use crate::error::{ConnectionError, ErrorCode, Malformed};
-use crate::event::{Event, ResetBy};
+use crate::event::{ClientEvent, Event, ResetBy};
 use crate::frame::{self, FrameHeader, flag, kind};
+use crate::role::{Client, Role, Server};
 use crate::stream_id::StreamId;
 use crate::streams::{Ended, Half};
 
@@ -12,11 +13,11 @@ const KEPT: usize = 1024;
 
 /// What [`Connection::receive`] did with its input.
 #[derive(Debug)]
-pub struct Received<'a> {
+pub struct Received<E> {
     /// How much of the input it took. The rest is to be offered again, together with what comes behind it.
     pub consumed: usize,
     /// What happened. None if all input was taken and nothing happened that the application has to know.
-    pub event: Option<Event<'a>>,
+    pub event: Option<E>,
 }
 
 /// Where in the bytes of the peer we are.
@@ -68,6 +69,13 @@ pub(super) enum Step {
     TooLarge {
         stream: StreamId,
     },
+    Response {
+        stream: StreamId,
+        end_stream: bool,
+    },
+    Interim {
+        stream: StreamId,
+    },
     /// So many bytes of the input, up to the place that was reached.
     Data {
         stream: StreamId,
@@ -92,7 +100,7 @@ pub(super) enum Step {
     Pong([u8; 8]),
 }
 
-impl Connection {
+impl Connection<Server> {
     /// Takes bytes that the peer sent, up to and including the first that make an event, and returns that event. Call it
     /// again with what is left until there is none: then everything was taken, and what is incomplete is kept inside.
     /// (So one buffer serves all connections of a worker, and idle ones hold none.) DATA is not gathered: a frame may
@@ -103,46 +111,83 @@ impl Connection {
     /// # Errors
     /// The connection is over: write what [`Self::output`] has, and close. The same error is returned from then on.
     #[inline]
-    pub fn receive<'a>(&'a mut self, input: &'a [u8]) -> Result<Received<'a>, ConnectionError> {
-        if let Some(error) = self.error {
-            return Err(error);
-        }
-        let mut consumed = 0;
-        match self.advance(input, &mut consumed) {
-            Ok(step) => {
-                let event = self.event(step, &input[..consumed]);
-                Ok(Received { consumed, event })
-            }
-            Err(error) => {
-                self.fail(error);
-                Err(error)
-            }
-        }
+    pub fn receive<'a>(&'a mut self, input: &'a [u8]) -> Result<Received<Event<'a>>, ConnectionError> {
+        let (consumed, step) = self.take(input)?;
+        Ok(Received { consumed, event: self.event(step, &input[..consumed]) })
     }
 
-    /// Says that nothing will follow, and what that means: a connection may end between frames only if it has no streams
-    /// whose requests are not complete.
-    #[must_use]
-    pub fn end_of_input(&self) -> bool {
-        let between_frames = matches!(self.reading, Reading::Header | Reading::FirstHeader) && self.partial.is_empty();
-        between_frames && !self.block.is_open && self.streams.iter().all(|stream| stream.remote == Half::Ended)
-    }
-
+    #[inline]
     fn event<'a>(&'a mut self, step: Step, taken: &'a [u8]) -> Option<Event<'a>> {
         Some(match step {
-            Step::None => return None,
+            Step::None | Step::Response { .. } | Step::Interim { .. } => return None,
             Step::Request { stream, end_stream } => Event::Request { stream, head: &mut self.head, end_stream },
             Step::Malformed { stream, reason } => Event::Malformed { stream, reason, head: &mut self.head },
             Step::TooLarge { stream } => Event::TooLarge { stream, head: &mut self.head },
             Step::Data { stream, length, end_stream } => {
                 Event::Data { stream, bytes: &taken[taken.len() - length..], end_stream }
             }
-            Step::Trailers { stream } => Event::Trailers { stream, fields: self.head.fields_mut() },
+            Step::Trailers { stream } => Event::Trailers { stream, fields: self.fields() },
             Step::Reset { stream, code, by } => Event::Reset { stream, code, by },
             Step::Writable { stream } => Event::Writable { stream },
             Step::GoAway { last_stream, code } => Event::GoAway { last_stream, code },
             Step::Pong(payload) => Event::Pong { payload },
         })
+    }
+}
+
+impl Connection<Client> {
+    /// As [`receive`](Connection::receive) of a server.
+    ///
+    /// # Errors
+    /// The connection is over, and with it all its streams.
+    #[inline]
+    pub fn receive<'a>(&'a mut self, input: &'a [u8]) -> Result<Received<ClientEvent<'a>>, ConnectionError> {
+        let (consumed, step) = self.take(input)?;
+        Ok(Received { consumed, event: self.event(step, &input[..consumed]) })
+    }
+
+    #[inline]
+    fn event<'a>(&'a mut self, step: Step, taken: &'a [u8]) -> Option<ClientEvent<'a>> {
+        Some(match step {
+            Step::None | Step::Request { .. } | Step::Malformed { .. } | Step::TooLarge { .. } => return None,
+            Step::Response { stream, end_stream } => {
+                ClientEvent::Response { stream, head: &mut self.response, end_stream }
+            }
+            Step::Interim { stream } => ClientEvent::Interim { stream, head: &mut self.response },
+            Step::Data { stream, length, end_stream } => {
+                ClientEvent::Data { stream, bytes: &taken[taken.len() - length..], end_stream }
+            }
+            Step::Trailers { stream } => ClientEvent::Trailers { stream, fields: self.fields() },
+            Step::Reset { stream, code, by } => ClientEvent::Reset { stream, code, by },
+            Step::Writable { stream } => ClientEvent::Writable { stream },
+            Step::GoAway { last_stream, code } => ClientEvent::GoAway { last_stream, code },
+            Step::Pong(payload) => ClientEvent::Pong { payload },
+        })
+    }
+}
+
+impl<R: Role> Connection<R> {
+    /// Says that nothing will follow, and what that means: a connection may end between frames only if it has no streams
+    /// whose messages are not complete.
+    #[must_use]
+    pub fn end_of_input(&self) -> bool {
+        let between_frames = matches!(self.reading, Reading::Header | Reading::FirstHeader) && self.partial.is_empty();
+        between_frames && !self.block.is_open && self.streams.iter().all(|stream| stream.remote == Half::Ended)
+    }
+
+    #[inline]
+    fn take(&mut self, input: &[u8]) -> Result<(usize, Step), ConnectionError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let mut consumed = 0;
+        match self.advance(input, &mut consumed) {
+            Ok(step) => Ok((consumed, step)),
+            Err(error) => {
+                self.fail(error);
+                Err(error)
+            }
+        }
     }
 
     /// Goes on from `*at` until something happens or nothing is left.
@@ -312,6 +357,8 @@ impl Connection {
         let over = |limit: i64| limit < i64::from(counted);
         let wrong = if stream.remote == Half::Ended {
             Some(Malformed::AfterEnd)
+        } else if stream.remote == Half::Idle {
+            Some(Malformed::BodyBeforeHead)
         } else if over(i64::from(stream.receive_window)) {
             Some(Malformed::WindowExceeded)
         } else {
@@ -375,6 +422,8 @@ impl Connection {
         match self.streams.ended(id) {
             // The peer did not know yet.
             Some(Ended::ByUs) => Ok(Step::None),
+            // A client that resets a stream may open another one at once, so that more are on their way than are remembered.
+            None if R::IS_CLIENT => self.unknown_frame(),
             _ => self.stream_error(id, Malformed::AfterEnd),
         }
     }

@@ -6,6 +6,7 @@ use crate::fields::{Field, Letter, Marks, TOKEN, has_only_field_bytes, value_mar
 use crate::frame::{self, FrameHeader, flag, kind};
 use crate::hpack::Keep;
 use crate::known::Known;
+use crate::role::{Role, Server};
 use crate::stream_id::StreamId;
 use crate::streams::{Ended, Half};
 
@@ -21,7 +22,7 @@ pub enum Then {
     End,
 }
 
-impl Connection {
+impl Connection<Server> {
     /// Sends the head of a response; with a status below 200 and [`Then::More`], one before it. Names may have capitals, which
     /// become small letters. Fields that HTTP/2 does not have (of one connection, RFC 9113 section 8.2.2) and fields with
     /// bytes that none may have are left out; the count of the latter is returned, so that nobody has to be silent about it.
@@ -54,7 +55,9 @@ impl Connection {
         self.end_block(start, id, then);
         Ok(left_out)
     }
+}
 
+impl<R: Role> Connection<R> {
     /// Sends fields behind the body, which end the message. As [`Self::send_headers`] otherwise.
     ///
     /// # Errors
@@ -195,7 +198,7 @@ impl Connection {
     }
 
     /// Leaves room for the frame's header and says where.
-    fn begin_block(&mut self) -> usize {
+    pub(super) fn begin_block(&mut self) -> usize {
         let out = self.output.bytes();
         let start = out.len();
         out.extend_from_slice(&[0; frame::HEADER]);
@@ -203,7 +206,7 @@ impl Connection {
         start
     }
 
-    fn encode<'f>(&mut self, fields: impl IntoIterator<Item = Field<'f>>) -> usize {
+    pub(super) fn encode<'f>(&mut self, fields: impl IntoIterator<Item = Field<'f>>) -> usize {
         let mut left_out = 0;
         let out = self.output.bytes();
         for field in fields {
@@ -236,8 +239,16 @@ impl Connection {
         left_out
     }
 
+    /// Writes pseudo-header fields, which were checked.
+    pub(super) fn encode_parts<'f>(&mut self, parts: impl Iterator<Item = Field<'f>>) {
+        let out = self.output.bytes();
+        for part in parts {
+            self.encoder.field(part.known, part.name, part.value, Keep::IfWorthIt, out);
+        }
+    }
+
     /// Writes the frame's header in front of the block, and cuts the block where the peer's frames end.
-    fn end_block(&mut self, start: usize, id: StreamId, then: Then) {
+    pub(super) fn end_block(&mut self, start: usize, id: StreamId, then: Then) {
         let out = self.output.bytes();
         let length = out.len() - start - frame::HEADER;
         let end_stream = if then == Then::End { flag::END_STREAM } else { 0 };

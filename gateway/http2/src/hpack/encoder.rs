@@ -144,8 +144,12 @@ impl Encoder {
             return literal(NEVER_INDEXED, known, name, 0, value, out);
         }
         let is_long = name.len() + value.len() > SLOT_BYTES;
-        if is_long || self.max_size == 0 || matches!(known, Some(Known::SetCookie)) {
+        if is_long || self.max_size == 0 || known.is_some_and(is_secret) {
             return literal(NOT_INDEXED, known, name, 0, value, out);
+        }
+        // Requests: what the static table has as a whole.
+        if let Some(index) = known.and_then(|known| static_table::whole_index(known, value)) {
+            return out.push(0x80 | index);
         }
         if self.slots.is_empty() {
             self.slots = vec![Slot::EMPTY; SLOTS];
@@ -204,6 +208,12 @@ impl Encoder {
             self.size -= usize::from(oldest);
         }
     }
+}
+
+/// Fields that say who somebody is: they are not put into a table that other users' messages go through as well, where the
+/// size of a message would tell whether a guess was right (RFC 7541 section 7.1).
+fn is_secret(known: Known) -> bool {
+    matches!(known, Known::SetCookie | Known::Cookie | Known::Authorization | Known::ProxyAuthorization)
 }
 
 /// Writes a field with its value spelled out, and its name too unless it has an index; 0 is none.

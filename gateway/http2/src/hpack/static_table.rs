@@ -91,6 +91,18 @@ pub(super) fn name_index(known: Known) -> Option<usize> {
     }
 }
 
+/// The index of an entry of which name and value are used in requests.
+pub(super) fn whole_index(known: Known, value: &[u8]) -> Option<u8> {
+    match (known, value) {
+        (PseudoMethod, b"GET") => Some(2),
+        (PseudoMethod, b"POST") => Some(3),
+        (PseudoPath, b"/") => Some(4),
+        (PseudoScheme, b"http") => Some(6),
+        (PseudoScheme, b"https") => Some(7),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,8 @@
 #![allow(dead_code, reason = "each test program uses some of it")]
 
 use tidegate_http2::{
-    Connection, ConnectionError, ErrorCode, Event, Limits, Malformed, PREFACE, ResetBy, Settings, StreamId,
+    Client, ClientEvent, Connection, ConnectionError, ErrorCode, Event, Limits, Malformed, PREFACE, ResetBy, Role,
+    Settings, StreamId,
 };
 
 pub(crate) fn id(number: u32) -> StreamId {
@@ -15,6 +16,8 @@ pub(crate) enum Seen {
     Request { stream: u32, path: String, fields: Vec<(String, String)>, end_stream: bool },
     Malformed { stream: u32, reason: Malformed },
     TooLarge { stream: u32 },
+    Response { stream: u32, status: u16, end_stream: bool },
+    Interim { stream: u32, status: u16 },
     Data { stream: u32, bytes: Vec<u8>, end_stream: bool },
     Trailers { stream: u32, fields: Vec<(String, String)> },
     Reset { stream: u32, code: ErrorCode, by: ResetBy },
@@ -49,28 +52,59 @@ pub(crate) fn seen(event: &Event<'_>) -> Seen {
     }
 }
 
+pub(crate) fn client_seen(event: &ClientEvent<'_>) -> Seen {
+    match event {
+        ClientEvent::Response { stream, head, end_stream } => {
+            Seen::Response { stream: stream.get(), status: head.status(), end_stream: *end_stream }
+        }
+        ClientEvent::Interim { stream, head } => Seen::Interim { stream: stream.get(), status: head.status() },
+        ClientEvent::Data { stream, bytes, end_stream } => {
+            Seen::Data { stream: stream.get(), bytes: bytes.to_vec(), end_stream: *end_stream }
+        }
+        ClientEvent::Trailers { stream, fields } => Seen::Trailers { stream: stream.get(), fields: pairs(fields) },
+        ClientEvent::Reset { stream, code, by } => Seen::Reset { stream: stream.get(), code: *code, by: *by },
+        ClientEvent::Writable { stream } => Seen::Writable { stream: stream.get() },
+        ClientEvent::GoAway { last_stream, code } => Seen::GoAway { last_stream: last_stream.get(), code: *code },
+        ClientEvent::Pong { payload } => Seen::Pong(*payload),
+    }
+}
+
+/// Either side of a connection.
+pub(crate) trait Receive {
+    fn next(&mut self, input: &[u8]) -> Result<(usize, Option<Seen>), ConnectionError>;
+}
+
+impl Receive for Connection {
+    fn next(&mut self, input: &[u8]) -> Result<(usize, Option<Seen>), ConnectionError> {
+        self.receive(input).map(|received| (received.consumed, received.event.as_ref().map(seen)))
+    }
+}
+
+impl Receive for Connection<Client> {
+    fn next(&mut self, input: &[u8]) -> Result<(usize, Option<Seen>), ConnectionError> {
+        self.receive(input).map(|received| (received.consumed, received.event.as_ref().map(client_seen)))
+    }
+}
+
 /// Feeds everything and returns the events, and what ended it if something did.
-pub(crate) fn feed(connection: &mut Connection, mut input: &[u8]) -> (Vec<Seen>, Option<ConnectionError>) {
+pub(crate) fn feed(connection: &mut impl Receive, mut input: &[u8]) -> (Vec<Seen>, Option<ConnectionError>) {
     let mut events = Vec::new();
     loop {
-        match connection.receive(input) {
-            Ok(received) => {
-                let taken = received.consumed;
-                match received.event {
-                    Some(event) => events.push(seen(&event)),
-                    None => {
-                        assert_eq!(taken, input.len(), "without an event all input is taken");
-                        return (events, None);
-                    }
-                }
+        match connection.next(input) {
+            Ok((taken, Some(event))) => {
+                events.push(event);
                 input = &input[taken..];
+            }
+            Ok((taken, None)) => {
+                assert_eq!(taken, input.len(), "without an event all input is taken");
+                return (events, None);
             }
             Err(error) => return (events, Some(error)),
         }
     }
 }
 
-pub(crate) fn events(connection: &mut Connection, input: &[u8]) -> Vec<Seen> {
+pub(crate) fn events(connection: &mut impl Receive, input: &[u8]) -> Vec<Seen> {
     let (events, error) = feed(connection, input);
     assert_eq!(error, None, "{events:?}");
     events
@@ -132,7 +166,7 @@ pub(crate) fn frames(mut bytes: &[u8]) -> Vec<Sent> {
 }
 
 /// Takes the output.
-pub(crate) fn sent(connection: &mut Connection) -> Vec<Sent> {
+pub(crate) fn sent<R: Role>(connection: &mut Connection<R>) -> Vec<Sent> {
     let frames = frames(connection.output());
     connection.advance_output(usize::MAX);
     frames
