@@ -224,3 +224,68 @@ async fn a_rescan_and_the_pass_over_everything_find_what_events_missed() {
     fs::write(dir.path().join("a.yaml"), namespace("c")).unwrap();
     watched.sees(&["c"]).await;
 }
+
+/// What events name is looked at alone. Whatever happens, that comes to what a look at everything comes to.
+#[tokio::test]
+async fn looks_at_single_files_agree_with_a_look_at_everything() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path();
+    fs::create_dir(path.join("sub")).unwrap();
+    fs::write(path.join("a.yaml"), namespace("a")).unwrap();
+    let mut watched = Watched::new(path);
+    watched.sees(&["a"]).await;
+    let mut random = 11u64;
+    let mut next = |bound: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % bound
+    };
+    for step in 0..150 {
+        for _ in 0..=next(2) {
+            let folder = if next(3) == 0 { path.join("sub") } else { path.to_owned() };
+            let file = folder.join(format!("{}.yaml", ["b", "c", "d", ".e", "f~"][next(5) as usize]));
+            let text = namespace(&format!("n{step}-{}", next(3)));
+            let _ = fs::create_dir(&folder);
+            match next(10) {
+                0 | 1 => drop(fs::remove_file(&file)),
+                2 => drop(fs::rename(&file, folder.join("z.yaml"))),
+                3 => drop(fs::hard_link(&file, folder.join("linked.yaml"))),
+                4 => drop(symlink(&file, folder.join("soft.yaml"))),
+                5 => drop(fs::write(folder.join("note.txt"), "x")),
+                6 if next(3) == 0 => drop(fs::remove_dir_all(path.join("sub"))),
+                7 => fs::write(&file, "kind: [").unwrap(),
+                _ => fs::write(&file, text).unwrap(),
+            }
+        }
+        // The last to be seen: what came before it has been seen then.
+        replace(path, "mark.yaml", &namespace(&format!("mark{step}")));
+        let everything = |view: &View| -> Vec<String> {
+            view.files.iter().map(|file| format!("{} {:?} {:?}", file.file, file.offers, file.diagnostics)).collect()
+        };
+        let expected = FileSource::new(vec![Root::resources(path)], Limits::default(), ParseOptions::default()).scan();
+        let (expected, gaps) = (everything(&expected), expected.gaps.len());
+        let agrees = |view: &View| everything(view) == expected && view.gaps.len() == gaps;
+        watched.until(&format!("step {step} is seen: {expected:#?}"), agrees).await;
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_one_file_looks_at_that_file() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path();
+    (0..300).for_each(|at| fs::write(path.join(format!("{at}.yaml")), namespace(&format!("n{at}"))).unwrap());
+    let mut watched = Watched::new(path);
+    watched.until("all are there", |view| view.files.len() == 300).await;
+    // The watch was placed after the first look, so that there is a second.
+    replace(path, "7.yaml", &namespace("changed"));
+    watched.until("it is seen", |view| names(view).contains(&"changed")).await;
+    let before = watched.watcher.progress().steps();
+    for round in 0..3 {
+        replace(path, "7.yaml", &namespace(&format!("again{round}")));
+        watched.until("it is seen", |view| names(view).contains(&&*format!("again{round}"))).await;
+    }
+    let steps = watched.watcher.progress().steps() - before;
+    assert!(steps <= 12, "{steps}");
+    fs::remove_file(path.join("8.yaml")).unwrap();
+    watched.until("it is gone", |view| view.files.len() == 299).await;
+    assert!(watched.watcher.progress().steps() - before <= 12);
+}

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tidegate_core::{Code, Diagnostic};
 use tidegate_resources::ParseOptions;
 
+use super::glance::Ground;
 use super::read::{self, Content, Pieces};
 use super::walk::{self, FolderIdentity, Found, RootSeen, Stamp, Walk, origin};
 use super::{FileView, Gap, GapKind, Limits, View};
@@ -80,27 +81,38 @@ pub struct FileSource {
     entries: BTreeMap<PathBuf, Entry>,
     /// Per root: the folder in which configuration was last seen.
     inhabited: Vec<Option<FolderIdentity>>,
+    /// What single files are looked at against; none before the first look.
+    pub(super) ground: Option<Ground>,
     progress: Arc<Progress>,
 }
 
 /// What is remembered about one file.
 #[derive(Clone, Debug)]
-struct Entry {
+pub(super) struct Entry {
     stamp: Stamp,
     /// Whether an equal stamp proves equal content.
     settled: bool,
     /// None if the file could not be read.
     hash: Option<[u8; 32]>,
-    view: Arc<FileView>,
+    pub(super) view: Arc<FileView>,
     pieces: Arc<Pieces>,
+}
+
+/// What a look found out about files.
+#[derive(Debug)]
+pub(super) enum Entries {
+    /// Of all of them, and per root the folder in which configuration was last seen.
+    All(BTreeMap<PathBuf, Entry>, Vec<Option<FolderIdentity>>),
+    /// Of some; none for files that are gone.
+    Some(Vec<(PathBuf, Option<Entry>)>),
 }
 
 /// One look at the source that has not been accepted yet.
 #[derive(Debug)]
 pub(super) struct Look {
-    entries: BTreeMap<PathBuf, Entry>,
-    inhabited: Vec<Option<FolderIdentity>>,
-    view: View,
+    pub(super) entries: Entries,
+    pub(super) view: View,
+    pub(super) ground: Ground,
     /// Files that were read because they are new or changed.
     pub(super) read: Vec<PathBuf>,
     /// Folders that were read.
@@ -109,11 +121,18 @@ pub(super) struct Look {
     pub(super) link_targets: Vec<PathBuf>,
 }
 
+impl Look {
+    /// Whether it is a look at everything.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.entries, Entries::All(..))
+    }
+}
+
 impl FileSource {
     /// A source over `roots`. Nothing is read yet.
     pub fn new(roots: Vec<Root>, limits: Limits, options: ParseOptions) -> Self {
         let inhabited = vec![None; roots.len()];
-        Self { roots, limits, options, entries: BTreeMap::new(), inhabited, progress: Arc::default() }
+        Self { roots, limits, options, entries: BTreeMap::new(), inhabited, ground: None, progress: Arc::default() }
     }
 
     pub fn roots(&self) -> &[Root] {
@@ -149,9 +168,10 @@ impl FileSource {
     fn look_once(&self, held: &HashSet<PathBuf>) -> (Look, bool) {
         let mut walk = walk::walk(&self.roots, &self.limits, &self.progress);
         let inhabited = self.look_for_emptied_roots(&mut walk);
+        let mut entries = BTreeMap::new();
         let mut look = Look {
-            entries: BTreeMap::new(),
-            inhabited,
+            entries: Entries::Some(Vec::new()),
+            ground: Ground::default(),
             view: View {
                 gaps: std::mem::take(&mut walk.gaps),
                 diagnostics: std::mem::take(&mut walk.notes),
@@ -182,18 +202,40 @@ impl FileSource {
                 Some(entry)
             };
             if let Some(entry) = entry {
-                look.entries.insert(path, entry);
+                entries.insert(path, entry);
             }
         }
-        look.view.files = look.entries.values().map(|entry| entry.view.clone()).collect();
+        look.view.files = entries.values().map(|entry| entry.view.clone()).collect();
         look.view.files.sort_by(|a, b| Path::new(&*a.file).cmp(Path::new(&*b.file)));
+        let bytes = self.limits.total_bytes - budget;
+        look.ground = Ground::of(&look, &walk, bytes, &self.limits);
+        look.entries = Entries::All(entries, inhabited);
         (look, walk.is_overtaken())
     }
 
     pub(super) fn accept(&mut self, look: Look) -> View {
-        self.entries = look.entries;
-        self.inhabited = look.inhabited;
+        match look.entries {
+            Entries::All(entries, inhabited) => (self.entries, self.inhabited) = (entries, inhabited),
+            Entries::Some(changed) => {
+                for (path, entry) in changed {
+                    match entry {
+                        Some(entry) => drop(self.entries.insert(path, entry)),
+                        None => drop(self.entries.remove(&path)),
+                    }
+                }
+            }
+        }
+        self.ground = Some(look.ground.with_files(look.view.files.clone()));
         look.view
+    }
+
+    /// What is known of a file.
+    pub(super) fn known(&self, path: &Path) -> Option<&Entry> {
+        self.entries.get(path)
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// A root folder in which nothing is left is a deletion only if it is the same folder that files were seen in.
@@ -217,7 +259,7 @@ impl FileSource {
     }
 
     /// What is known of one file now, and whether it was read for that.
-    fn entry(&self, found: Found, known: Option<&Entry>, budget: &mut u64) -> (Entry, bool) {
+    pub(super) fn entry(&self, found: Found, known: Option<&Entry>, budget: &mut u64) -> (Entry, bool) {
         self.progress.step();
         let file: Arc<str> = match known {
             Some(known) => known.view.file.clone(),

@@ -68,9 +68,16 @@ pub(super) struct Walk {
     pub(super) roots: Vec<RootSeen>,
     /// The `..data` links of Kubernetes volumes, and where they led.
     volumes: Vec<(PathBuf, PathBuf)>,
+    /// Entries of the folders of one root, at most.
+    pub(super) entries: usize,
 }
 
 impl Walk {
+    /// Whether files may change together, by a link that is swapped.
+    pub(super) fn has_volumes(&self) -> bool {
+        !self.volumes.is_empty()
+    }
+
     /// Whether a Kubernetes volume was swapped since the walk began: what was read may be of two versions.
     pub(super) fn is_overtaken(&self) -> bool {
         self.volumes.iter().any(|(link, target)| fs::read_link(link).ok().as_ref() != Some(target))
@@ -155,7 +162,9 @@ impl Walker<'_> {
     fn root_folder(&mut self, path: &Path, metadata: &Metadata) -> RootSeen {
         let (files, known_files, gaps) = (self.walk.files.len(), self.known_files, self.walk.gaps.len());
         (self.entries, self.stopped) = (0, false);
-        if !self.folder(path, metadata, 0) {
+        let walked = self.folder(path, metadata, 0);
+        self.walk.entries = self.walk.entries.max(self.entries);
+        if !walked {
             // It lies within another root, and what it holds was counted there.
             return RootSeen::File;
         }
@@ -303,11 +312,11 @@ fn leads_back(link: &Path) -> bool {
 
 /// Files that editors and Kubernetes put beside those that people mean: hidden ones (`.x.yaml.swp`, `.#x.yaml`,
 /// `..data`, `..2026_11_20`), emacs' `#x.yaml#`, backups `x.yaml~`, vim's probe `4913`.
-fn is_dropping(name: &str) -> bool {
+pub(super) fn is_dropping(name: &str) -> bool {
     name.starts_with(['.', '#']) || name.ends_with('~') || name == "4913"
 }
 
-fn has_config_extension(path: &Path) -> bool {
+pub(super) fn has_config_extension(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default();
     ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known))
 }

@@ -22,6 +22,9 @@ use super::{Root, View};
 /// Files that are known to be open for writing; beyond it they are read as they are.
 const MAX_WRITING: usize = 4096;
 
+/// Files that are looked at by themselves; beyond it everything is.
+const MAX_TOUCHED: usize = 256;
+
 /// The times of a [`Watcher`].
 #[derive(Clone, Copy, Debug)]
 pub struct WatchTiming {
@@ -128,12 +131,45 @@ struct Shared {
 struct Pending {
     /// First and latest event that was not looked at.
     dirty: Option<(Instant, Instant)>,
+    /// What the events named.
+    touched: Touched,
     /// Files that were written to and not closed since, with the time of the last write.
     writing: HashMap<PathBuf, Instant>,
     interest: Interest,
     asked: bool,
     stopped: bool,
     ended: bool,
+}
+
+/// What changed since the last look.
+#[derive(Clone, Debug, Default)]
+struct Touched {
+    /// Entries of folders that are looked at. Absolute paths.
+    entries: HashSet<PathBuf>,
+    /// Whether it may be anything.
+    all: bool,
+}
+
+impl Touched {
+    fn everything() -> Self {
+        Self { entries: HashSet::new(), all: true }
+    }
+
+    fn add(&mut self, path: PathBuf) {
+        if !self.all && self.entries.len() < MAX_TOUCHED {
+            self.entries.insert(path);
+        } else {
+            *self = Self::everything();
+        }
+    }
+}
+
+/// What to look at, and what to leave alone of it.
+#[derive(Debug)]
+struct Task {
+    touched: Touched,
+    /// Files that are being written.
+    held: HashSet<PathBuf>,
 }
 
 /// Which events matter. Absolute paths.
@@ -164,8 +200,8 @@ impl Shared {
         }
     }
 
-    /// Sleeps until it is time to look. Returns the files to leave alone, none if it is time to stop.
-    fn wait(&self, timing: &WatchTiming, next_pass: Instant) -> Option<HashSet<PathBuf>> {
+    /// Sleeps until it is time to look. Returns at what, none if it is time to stop.
+    fn wait(&self, timing: &WatchTiming, next_pass: Instant) -> Option<Task> {
         let mut pending = self.lock();
         loop {
             let now = Instant::now();
@@ -175,9 +211,12 @@ impl Shared {
             let expired = pending.expire(timing, now);
             let settled = pending.settled_at(timing);
             if pending.asked || expired || now >= next_pass || settled.is_some_and(|at| now >= at) {
+                let is_pass = pending.asked || expired || now >= next_pass;
                 pending.asked = false;
                 pending.dirty = None;
-                return Some(pending.held());
+                let touched = std::mem::take(&mut pending.touched);
+                let touched = if is_pass { Touched::everything() } else { touched };
+                return Some(Task { touched, held: pending.held() });
             }
             let mut until = settled.map_or(next_pass, |at| at.min(next_pass));
             if let Some(oldest) = pending.writing.values().min() {
@@ -211,20 +250,29 @@ impl Pending {
             if !named && !inside && !self.interest.folders.contains(&path) {
                 continue;
             }
-            match event.kind {
+            let touched = match event.kind {
                 EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                     self.writing.remove(&path);
                     news = true;
+                    path
                 }
                 // Everything else that only looks, our own reading before all.
-                EventKind::Access(_) => {}
+                EventKind::Access(_) => continue,
                 EventKind::Modify(ModifyKind::Data(_)) if self.writing.len() < MAX_WRITING => {
-                    self.writing.insert(path, now);
+                    self.writing.insert(path.clone(), now);
+                    path
                 }
                 _ => {
                     self.writing.remove(&path);
                     news = true;
+                    path
                 }
+            };
+            // A root, a folder itself, or something on the way to one.
+            if named || !inside || self.interest.folders.contains(&touched) {
+                self.touched = Touched::everything();
+            } else {
+                self.touched.add(touched);
             }
         }
         if news {
@@ -277,9 +325,13 @@ impl Looker {
     fn run(mut self, views: &watch::Sender<Option<Arc<View>>>) {
         // Also when a panic unwinds: `stop` must not wait in vain.
         let _ended = Ended(self.shared.clone());
-        let mut held = HashSet::new();
+        let mut task = Task { touched: Touched::everything(), held: HashSet::new() };
+        let mut passed = Instant::now();
         loop {
-            let look = self.look(held);
+            let look = self.look(task);
+            if look.is_whole() {
+                passed = Instant::now();
+            }
             let view = self.source.accept(look);
             views.send_if_modified(|last| {
                 if last.as_deref().is_some_and(|last| last.is_same(&view)) {
@@ -290,22 +342,33 @@ impl Looker {
             });
             let polling = self.notify.is_none() || !self.refused.is_empty();
             let pause = if polling { self.timing.poll } else { self.timing.rescan };
-            match self.shared.wait(&self.timing, Instant::now() + pause) {
-                Some(next) => held = next,
+            // Looks at single files do not put the pass over everything off.
+            match self.shared.wait(&self.timing, passed + pause) {
+                Some(next) => task = next,
                 None => return,
             }
         }
     }
 
     /// Looks until no folder is new to the watch and no file that was read is being written.
-    fn look(&mut self, mut held: HashSet<PathBuf>) -> Look {
+    fn look(&mut self, task: Task) -> Look {
+        let Task { touched, mut held } = task;
+        if !touched.all {
+            for _ in 0..3 {
+                let Some(look) = self.source.glance(&touched.entries, &held) else { break };
+                let writing = self.shared.lock().held();
+                if !is_torn(&look, &writing) {
+                    return look;
+                }
+                held.extend(writing);
+            }
+        }
         let mut look = self.source.look(&held);
         // A folder that keeps being replaced must not keep us here; its events bring us back.
         for _ in 0..3 {
             let placed = self.place_watches(&look);
             let writing = self.shared.lock().held();
-            let torn = look.read.iter().any(|path| std::path::absolute(path).is_ok_and(|path| writing.contains(&path)));
-            if !placed && !torn {
+            if !placed && !is_torn(&look, &writing) {
                 break;
             }
             held.extend(writing);
@@ -356,6 +419,11 @@ impl Looker {
         }
         placed
     }
+}
+
+/// Whether a file was written while it was read.
+fn is_torn(look: &Look, writing: &HashSet<PathBuf>) -> bool {
+    look.read.iter().any(|path| std::path::absolute(path).is_ok_and(|path| writing.contains(&path)))
 }
 
 struct Ended(Arc<Shared>);
