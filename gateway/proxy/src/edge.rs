@@ -3,7 +3,6 @@
 //!
 //! Source: Envoy, "HTTP header manipulation" and "HTTP header sanitizing", with Istio's settings for gateways.
 
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderName;
@@ -15,6 +14,7 @@ use crate::forwarded_client_cert;
 use crate::local_reply::LocalReply;
 use crate::message::{Fields, Known, Protocol, RequestHead};
 use crate::request_head::is_token;
+use crate::telemetry::append_ip;
 use crate::tls::TlsInfo;
 
 /// Names that `Connection` may nominate.
@@ -235,10 +235,9 @@ fn tell_origin(fields: &mut Fields, downstream: Downstream<'_>, client: SocketAd
             hops.push(b',');
         }
     }
-    // Writing to memory does not fail, here and below.
     fields.set_with(Known::ForwardedFor, |text| {
         text.extend_from_slice(&hops);
-        _ = write!(text, "{}", downstream.peer.ip());
+        append_ip(downstream.peer.ip(), text);
     });
     let is_https = match fields.get(Known::ForwardedProto).filter(|_| trusted > 0) {
         Some(b"https") => true,
@@ -249,7 +248,7 @@ fn tell_origin(fields: &mut Fields, downstream: Downstream<'_>, client: SocketAd
             is_https
         }
     };
-    fields.set_with(Known::ExternalAddress, |text| _ = write!(text, "{}", client.ip()));
+    fields.set_with(Known::ExternalAddress, |text| append_ip(client.ip(), text));
     fields.set_with(Known::RequestId, |text| text.extend_from_slice(&request_id()));
     is_https
 }

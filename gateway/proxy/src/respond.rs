@@ -1,7 +1,5 @@
 //! Heads of answers: those of backends as they leave the gateway, and local replies.
 
-use std::io::Write;
-
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::Result;
@@ -13,6 +11,7 @@ use crate::header_operations::apply_to_response;
 use crate::local_reply::{DIRECT_RESPONSE, LocalReply, SERVER_NAME};
 use crate::message::{Known, ResponseHead};
 use crate::request_context::RequestContext;
+use crate::telemetry::append_number;
 
 /// Makes a backend's head what the client gets.
 pub(crate) fn prepare_proxied(response: &mut ResponseHead, context: &RequestContext) {
@@ -23,8 +22,8 @@ pub(crate) fn prepare_proxied(response: &mut ResponseHead, context: &RequestCont
     });
     if let Some(start) = context.upstream_start {
         let end = context.response_start.unwrap_or_else(Instant::now);
-        // Writing to memory does not fail.
-        response.fields.set_with(Known::ServiceTime, |text| _ = write!(text, "{}", (end - start).as_millis()));
+        let milliseconds = u64::try_from((end - start).as_millis()).unwrap_or(u64::MAX);
+        response.fields.set_with(Known::ServiceTime, |text| append_number(milliseconds, text));
     }
     apply_operations(response, context);
     match server_header(context) {

@@ -31,3 +31,4 @@ pub(crate) use listener::{ListenerMetrics, ParseError};
 pub(crate) use metrics::{GrpcStatus, Metrics, RequestOutcome, RequestProtocol};
 pub use node::NodeInfo;
 pub(crate) use tcp::TcpCounters;
+pub(crate) use text::{append_ip, append_number};

@@ -3,28 +3,43 @@
 //! The formatting of the standard library knows width, fill and sign, and asks for them with every digit; an access log
 //! has a dozen of these values.
 
-use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
+/// Where text can be appended.
+pub(crate) trait Text: Sized {
+    fn append(&mut self, text: &str);
+}
+
+impl Text for String {
+    fn append(&mut self, text: &str) {
+        self.push_str(text);
+    }
+}
+
+impl Text for Vec<u8> {
+    fn append(&mut self, text: &str) {
+        self.extend_from_slice(text.as_bytes());
+    }
+}
+
 /// Appends a number in decimal.
-pub(super) fn append_number(value: u64, out: &mut String) {
-    out.push_str(itoa::Buffer::new().format(value));
+pub(crate) fn append_number(value: u64, out: &mut impl Text) {
+    out.append(itoa::Buffer::new().format(value));
 }
 
 /// Appends an address as it displays.
-pub(super) fn append_ip(ip: IpAddr, out: &mut String) {
+pub(crate) fn append_ip(ip: IpAddr, out: &mut impl Text) {
     match ip {
         IpAddr::V4(ip) => {
             let mut digits = itoa::Buffer::new();
             for (at, part) in ip.octets().into_iter().enumerate() {
                 if at > 0 {
-                    out.push('.');
+                    out.append(".");
                 }
-                out.push_str(digits.format(part));
+                out.append(digits.format(part));
             }
         }
-        // Writing to a `String` does not fail.
-        IpAddr::V6(ip) => drop(write!(out, "{ip}")),
+        IpAddr::V6(ip) => out.append(&ip.to_string()),
     }
 }
 
@@ -36,7 +51,7 @@ pub(super) fn append_socket_address(address: SocketAddr, out: &mut String) {
             out.push(':');
             append_number(address.port().into(), out);
         }
-        SocketAddr::V6(address) => drop(write!(out, "{address}")),
+        SocketAddr::V6(address) => out.push_str(&address.to_string()),
     }
 }
 
