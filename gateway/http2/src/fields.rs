@@ -101,13 +101,6 @@ impl<'a> Field<'a> {
     }
 }
 
-impl Field<'_> {
-    /// Whether the value has only bytes that a value may have, and none that a word would end with.
-    pub(crate) fn can_be_sent(&self) -> bool {
-        has_only_field_bytes(self.value) && !self.value.iter().any(|byte| matches!(byte, b' ' | b'\t'))
-    }
-}
-
 impl Fields {
     /// How many fields there are.
     #[must_use]
@@ -284,6 +277,11 @@ pub(crate) fn value_marks(value: &[u8]) -> Marks {
     } else {
         Marks::default()
     }
+}
+
+/// Whether a value is one word: no control characters, and no blanks anywhere.
+pub(crate) fn is_word(value: &[u8]) -> bool {
+    value.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
 }
 
 #[inline]

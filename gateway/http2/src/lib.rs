@@ -44,8 +44,11 @@
 //! when [`Connection::is_finished`]. It calls [`Connection::release_memory`] when a connection becomes idle, and
 //! [`Connection::forgive`] now and then.
 //!
+//! **A client** is a [`Connection<Client>`], made by [`Connection::connect`]: it [opens](Connection::open) streams and gets
+//! [`ClientEvent`]s. All else is as with a server.
+//!
 //! **What it owns:** frames, streams' states, flow control in both directions, header compression, the rules that make a
-//! request well-formed, and bounds on everything that a peer controls ([`Limits`], [`Flood`]).
+//! message well-formed, and bounds on everything that a peer controls ([`Limits`], [`Flood`]).
 //!
 //! **What it does not:** routing, normalization of paths, order of answers between streams, priorities (RFC 9113 section 5.3
 //! deprecates them; the `priority` field of RFC 9218 is a field as any other), server push, and tunnels by CONNECT as a client.

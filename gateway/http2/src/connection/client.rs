@@ -3,7 +3,7 @@
 use super::receive::{Reading, Step};
 use super::{Connection, PREFACE, Then};
 use crate::error::{ConnectionError, Malformed, OpenError};
-use crate::fields::Field;
+use crate::fields::{Field, is_word};
 use crate::hpack::Excess;
 use crate::known::Known;
 use crate::role::{Client, Role};
@@ -66,12 +66,12 @@ impl Connection<Client> {
             return Err(OpenError::TooMany);
         }
         let parts = [
-            Some(Field::known(Known::PseudoMethod, line.method)),
-            Some(Field::known(Known::PseudoScheme, line.scheme)),
-            line.authority.map(|authority| Field::known(Known::PseudoAuthority, authority)),
-            Some(Field::known(Known::PseudoPath, line.path)),
+            Some((Known::PseudoMethod, line.method)),
+            Some((Known::PseudoScheme, line.scheme)),
+            line.authority.map(|authority| (Known::PseudoAuthority, authority)),
+            Some((Known::PseudoPath, line.path)),
         ];
-        if parts.iter().flatten().any(|part| !part.can_be_sent()) || line.method.is_empty() || line.path.is_empty() {
+        if parts.iter().flatten().any(|(_, value)| !is_word(value)) || line.method.is_empty() || line.path.is_empty() {
             return Err(OpenError::Line);
         }
         let id = match self.last_stream.get() {

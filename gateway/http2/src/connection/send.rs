@@ -240,10 +240,10 @@ impl<R: Role> Connection<R> {
     }
 
     /// Writes pseudo-header fields, which were checked.
-    pub(super) fn encode_parts<'f>(&mut self, parts: impl Iterator<Item = Field<'f>>) {
+    pub(super) fn encode_parts<'f>(&mut self, parts: impl Iterator<Item = (Known, &'f [u8])>) {
         let out = self.output.bytes();
-        for part in parts {
-            self.encoder.field(part.known, part.name, part.value, Keep::IfWorthIt, out);
+        for (part, value) in parts {
+            self.encoder.part(part, value, out);
         }
     }
 

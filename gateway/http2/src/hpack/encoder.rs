@@ -59,13 +59,24 @@ struct Slot {
     named: u32,
     /// The number of the entry with this name and the remembered value; 0 if it was not inserted.
     whole: u32,
+    is_used: bool,
+    known: Option<Known>,
+    /// 0 where `known` says the name.
     name_length: u8,
     value_length: u8,
     bytes: [u8; SLOT_BYTES],
 }
 
 impl Slot {
-    const EMPTY: Self = Self { named: 0, whole: 0, name_length: 0, value_length: 0, bytes: [0; SLOT_BYTES] };
+    const EMPTY: Self = Self {
+        named: 0,
+        whole: 0,
+        is_used: false,
+        known: None,
+        name_length: 0,
+        value_length: 0,
+        bytes: [0; SLOT_BYTES],
+    };
 
     fn name(&self) -> &[u8] {
         &self.bytes[..usize::from(self.name_length)]
@@ -75,7 +86,16 @@ impl Slot {
         &self.bytes[usize::from(self.name_length)..][..usize::from(self.value_length)]
     }
 
-    fn remember(&mut self, name: &[u8], value: &[u8]) {
+    /// Whether the slot is for this name, or free for it.
+    #[inline]
+    fn is_for(&self, known: Option<Known>, name: &[u8]) -> bool {
+        !self.is_used || self.known == known && (known.is_some() || self.name() == name)
+    }
+
+    fn remember(&mut self, known: Option<Known>, name: &[u8], value: &[u8]) {
+        let name = if known.is_some() { &[] } else { name };
+        self.is_used = true;
+        self.known = known;
         self.bytes[..name.len()].copy_from_slice(name);
         self.bytes[name.len()..name.len() + value.len()].copy_from_slice(value);
         // Both are below SLOT_BYTES, which the caller compared.
@@ -138,6 +158,14 @@ impl Encoder {
         out.push(0x80 | index);
     }
 
+    /// Writes a pseudo-header field of a request.
+    pub(crate) fn part(&mut self, known: Known, value: &[u8], out: &mut Vec<u8>) {
+        match static_table::whole_index(known, value) {
+            Some(index) => out.push(0x80 | index),
+            None => self.field(Some(known), known.name(), value, Keep::IfWorthIt, out),
+        }
+    }
+
     /// Writes a field whose name is in lower case; `known` is its number.
     pub(crate) fn field(&mut self, known: Option<Known>, name: &[u8], value: &[u8], keep: Keep, out: &mut Vec<u8>) {
         if keep == Keep::Never {
@@ -147,18 +175,11 @@ impl Encoder {
         if is_long || self.max_size == 0 || known.is_some_and(is_secret) {
             return literal(NOT_INDEXED, known, name, 0, value, out);
         }
-        // Requests: what the static table has as a whole.
-        if let Some(index) = known.and_then(|known| static_table::whole_index(known, value)) {
-            return out.push(0x80 | index);
-        }
         if self.slots.is_empty() {
             self.slots = vec![Slot::EMPTY; SLOTS];
         }
         let home = hash(known, name);
-        let place = (0..PROBES).map(|step| (home + step) % SLOTS).find(|at| {
-            let slot = &self.slots[*at];
-            slot.name_length == 0 || slot.name() == name
-        });
+        let place = (0..PROBES).map(|step| (home + step) % SLOTS).find(|at| self.slots[*at].is_for(known, name));
         let Some(at) = place else {
             // Too many names share a place. Now and then one makes room, so that names of long ago do not stay for ever.
             self.crowded = self.crowded.wrapping_add(1);
@@ -168,7 +189,7 @@ impl Encoder {
             return literal(NOT_INDEXED, known, name, 0, value, out);
         };
         let slot = &mut self.slots[at];
-        let is_new = slot.name_length == 0;
+        let is_new = !slot.is_used;
         let is_same = !is_new && slot.value() == value;
         let oldest = self.inserted.wrapping_sub(self.sizes.len() as u32);
         // Numbers are compared by age, so that they may wrap; 0 is an entry that is always too old, or none.
@@ -180,7 +201,7 @@ impl Encoder {
         let named = if alive(slot.named) { slot.named } else { 0 };
         let name_index = if named == 0 { 0 } else { ENTRIES.len() + 1 + self.inserted.wrapping_sub(named) as usize };
         if !is_same {
-            slot.remember(name, value);
+            slot.remember(known, name, value);
             slot.whole = 0;
         }
         // The first value of a name goes in at once, for its name's sake; a later one if it comes twice.
