@@ -1,9 +1,11 @@
 //! What is in place before something is measured.
 
 mod configuration;
+mod http2;
 mod selection;
 
 pub(crate) use configuration::{Configuration, Layout, access_log_format, endpoints, objects, virtual_services};
+pub(crate) use http2::Http2;
 pub(crate) use selection::{Selection, ServerNames, Traffic};
 
 use http::{HeaderName, HeaderValue};

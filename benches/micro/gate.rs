@@ -68,8 +68,10 @@ pub struct Verdict {
 /// Why there is nothing to compare.
 #[derive(Debug, thiserror::Error)]
 pub enum GateError {
-    #[error("there is no workload `{0}`")]
+    #[error("there is no workload with `{0}` in its name")]
     UnknownWorkload(String),
+    #[error("there is no option `{0}`; there is `--update`")]
+    UnknownOption(String),
     #[error("cannot run valgrind ({0}); `sh tests/setup.sh micro` installs it")]
     Valgrind(io::Error),
     #[error("{workload}: callgrind counted nothing: {problem}")]
@@ -122,8 +124,12 @@ impl Gate {
     /// Runs this program, which passes the arguments after [`RUN`] on to [`Gate::run_workload`].
     ///
     /// # Errors
-    /// There is no valgrind, or a run failed.
+    /// One of `wanted` is in no name, there is no valgrind, or a run failed.
     pub fn measure(&self, wanted: &[&str]) -> Result<Counts, GateError> {
+        let is_known = |part: &&&str| self.workloads.iter().any(|workload| workload.name.contains(**part));
+        if let Some(unknown) = wanted.iter().find(|part| !is_known(part)) {
+            return Err(GateError::UnknownWorkload((*unknown).to_owned()));
+        }
         let program = env::current_exe().map_err(GateError::Environment)?;
         let folder = tempfile::tempdir().map_err(GateError::Environment)?;
         let is_wanted = |workload: &&Workload| wanted.is_empty() || wanted.iter().any(|it| workload.name.contains(it));
@@ -316,6 +322,17 @@ mod tests {
         assert!(matches!(gate.compare(&counts(&[("small", 1)])), Err(GateError::OtherArchitecture { .. })));
         gate.update(&counts(&[("small", 7)])).unwrap();
         assert!(gate.compare(&counts(&[("small", 7)])).unwrap().failures.is_empty());
+    }
+
+    #[test]
+    fn names_that_no_workload_has_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let gate = gate(folder.path());
+        assert!(
+            matches!(gate.measure(&["small", "nothing"]), Err(GateError::UnknownWorkload(name)) if name == "nothing")
+        );
+        assert!(matches!(gate.run_workload("nothing", 1), Err(GateError::UnknownWorkload(_))));
+        assert!(gate.run_workload("small", 3).is_ok());
     }
 
     #[test]

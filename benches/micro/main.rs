@@ -64,9 +64,12 @@ fn test(gate: &Gate, options: &[String]) -> Result<ExitCode, GateError> {
 
 /// `--update` writes what was counted into the table; other options are parts of names.
 fn check(gate: &Gate, options: &[&str]) -> Result<ExitCode, GateError> {
-    let wanted: Vec<&str> = options.iter().copied().filter(|option| !option.starts_with('-')).collect();
+    let (flags, wanted): (Vec<&str>, Vec<&str>) = options.iter().partition(|option| option.starts_with('-'));
+    if let Some(unknown) = flags.iter().find(|flag| **flag != "--update") {
+        return Err(GateError::UnknownOption((*unknown).to_owned()));
+    }
     let counts = gate.measure(&wanted)?;
-    if options.contains(&"--update") {
+    if !flags.is_empty() {
         println!("{}\nwritten to {}", gate.update(&counts)?, gate.table.display());
         return Ok(ExitCode::SUCCESS);
     }

@@ -4,7 +4,7 @@ use divan::{Bencher, black_box};
 use tidegate_proxy::bench::{Balancer, HeadEditor, HelloReader, RequestCounters, RequestLog};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::fixtures::{REQUEST, access_log_format, client_hello, endpoints, header_operations, sizes};
+use crate::fixtures::{Http2, REQUEST, access_log_format, client_hello, endpoints, header_operations, sizes};
 
 pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -42,6 +42,14 @@ fn head_read_admit_edit(bencher: Bencher<'_, '_>) {
         editor.edit(&operations);
         admitted
     });
+}
+
+/// A request of HTTP/2 is read and answered, frames, HPACK and flow control; 100 bytes of body.
+#[divan::bench]
+fn http2_read_answer(bencher: Bencher<'_, '_>) {
+    let mut http2 = Http2::new();
+    assert!(http2.run());
+    bencher.bench_local(|| http2.run());
 }
 
 /// An endpoint is chosen of as many, by the default policy.

@@ -9,7 +9,7 @@ use tidegate_resources::validate;
 
 use crate::fixtures::Traffic::{Hit, Miss};
 use crate::fixtures::{
-    Configuration, Layout, REQUEST, Selection, ServerNames, access_log_format, client_hello, endpoints,
+    Configuration, Http2, Layout, REQUEST, Selection, ServerNames, access_log_format, client_hello, endpoints,
     header_operations, objects, virtual_services,
 };
 use crate::request::runtime;
@@ -44,6 +44,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     Workload { name: "request head: read, admit", operations: 2_000, prepare: head_read_admit },
     Workload { name: "request head: read, admit, 5 edits", operations: 2_000, prepare: head_read_admit_edit },
     Workload { name: "request head: read, admit, write", operations: 2_000, prepare: head_read_admit_write },
+    Workload { name: "HTTP/2: read, answer", operations: 2_000, prepare: http2 },
     Workload { name: "endpoint of 1,000", operations: 10_000, prepare: balancer_pick },
     Workload { name: "ClientHello peek", operations: 1_000, prepare: client_hello_peek },
     Workload { name: "metrics record", operations: 20_000, prepare: metrics_record },
@@ -98,6 +99,11 @@ fn head_read_admit_write() -> Box<dyn FnMut()> {
         assert!(editor.read(black_box(REQUEST)) && editor.admit());
         black_box(editor.write());
     })
+}
+
+fn http2() -> Box<dyn FnMut()> {
+    let mut http2 = Http2::new();
+    Box::new(move || assert!(http2.run()))
 }
 
 fn balancer_pick() -> Box<dyn FnMut()> {
