@@ -230,6 +230,64 @@ fn our_client_and_our_server_understand_each_other() {
     }
 }
 
+/// Whatever comes: no panic, bounded memory, frames that are whole.
+#[test]
+fn random_changes_of_what_a_server_says_break_nothing() {
+    let all = [
+        frame(SETTINGS, 0, 0, &[]),
+        frame(SETTINGS, ACK, 0, &[]),
+        response(1, 0, &[(":status", "103"), ("link", "x")]),
+        response(1, 0, &[OK, ("content-length", "5"), ("x-long", &"v".repeat(200))]),
+        frame(DATA, PADDED, 1, b"\x02hello\0\0"),
+        frame(PING, 0, 0, &[1; 8]),
+        response(1, END_STREAM, &[("grpc-status", "0")]),
+        window_update(0, 100),
+        frame(HEADERS, 0, 3, &block(&[OK])),
+        frame(CONTINUATION, END_HEADERS, 3, &block(&[("server", "x")])),
+        setting(4, 100),
+        frame(DATA, END_STREAM, 3, b"abc"),
+        rst_stream(5),
+        frame(GOAWAY, 0, 0, &[0, 0, 0, 7, 0, 0, 0, 0]),
+        response(7, END_STREAM, &[OK]),
+    ]
+    .concat();
+    let mut random = fastrand::Rng::with_seed(77);
+    for _ in 0..10_000 {
+        let mut changed = all.clone();
+        for _ in 0..random.usize(..6) {
+            let at = random.usize(18..changed.len());
+            match random.u8(..3) {
+                0 => changed[at] = random.u8(..),
+                1 => drop(changed.remove(at)),
+                _ => {
+                    let to = random.usize(at..=changed.len());
+                    let copy = changed[at..to].to_vec();
+                    changed.splice(at..at, copy);
+                }
+            }
+        }
+        let mut client = Connection::connect(Settings::default());
+        for _ in 0..4 {
+            client.open(GET, [], Then::More).unwrap();
+        }
+        let size = random.usize(1..400);
+        for piece in changed.chunks(size) {
+            let (events, error) = feed(&mut client, piece);
+            for event in events {
+                if let Seen::Data { stream, bytes, .. } = event {
+                    client.release(id(stream), bytes.len());
+                }
+            }
+            if error.is_some() {
+                break;
+            }
+            let _ = client.send_data(id(random.u32(..4) * 2 + 1), b"body", Then::More);
+        }
+        frames(&client.output()[24..]);
+        assert!(client.memory() < 100 * 1024 && client.open_streams() <= 4);
+    }
+}
+
 /// The `h2` crate's server, which says what it got and closes the connection when the client does.
 async fn h2_server(pipe: tokio::io::DuplexStream) {
     let mut connection =

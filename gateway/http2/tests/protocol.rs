@@ -317,6 +317,8 @@ fn a_malformed_request_may_be_answered_or_reset() {
         assert_eq!(seen, [Seen::Malformed { stream: 1, reason: Malformed::MissingPseudo }]);
         if answers {
             assert_eq!(connection.send_headers(id(1), 400, [], Then::End), Ok(0));
+            let last = sent(&mut connection).pop().unwrap();
+            assert_eq!((last.kind, &last.payload[..]), (RST_STREAM, &ErrorCode::NO_ERROR.0.to_be_bytes()[..]));
             assert_eq!(events(&mut connection, &frame(DATA, END_STREAM, 1, b"x")), []);
         } else {
             connection.reset(id(1), Malformed::MissingPseudo.code());

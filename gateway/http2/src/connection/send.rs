@@ -18,7 +18,9 @@ const MAX_DATA: usize = frame::DEFAULT_MAX_SIZE;
 pub enum Then {
     /// Something else of the same message.
     More,
-    /// Nothing: the message is complete.
+    /// Nothing: the message is complete. If a response is complete and its request is not, the stream stays open until the
+    /// client ends it, too; a server that does not want the rest [resets](Connection::reset) it with
+    /// [`ErrorCode::NO_ERROR`] (RFC 9113 section 8.1).
     End,
 }
 
@@ -281,6 +283,10 @@ impl<R: Role> Connection<R> {
         stream.is_blocked = false;
         if stream.remote == Half::Ended {
             self.close(id, Ended::Complete);
+        } else if stream.is_bad {
+            // Nobody wants the rest of it (RFC 9113 section 8.1).
+            self.write_reset(id, ErrorCode::NO_ERROR);
+            self.close(id, Ended::ByUs);
         }
     }
 }
