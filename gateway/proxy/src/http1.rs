@@ -10,10 +10,15 @@
 //! - an upstream connection is used again only if request and answer ended where their framing says;
 //! - nothing of a client's is sent before its head was judged as a whole.
 
+mod answer;
 mod client;
 mod date;
 mod downstream;
 mod exchange;
+mod http2_message;
+mod http2_relay;
+mod http2_upstream;
+mod patience;
 mod pool;
 mod reader;
 mod relay;

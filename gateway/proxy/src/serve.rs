@@ -7,13 +7,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pingora_core::apps::ServerApp;
 use pingora_core::protocols::http::ServerSession;
 use socket2::{SockRef, TcpKeepalive};
-use tidegate_snapshot::{ListenerProtocol, NetworkFilter, UpstreamProtocol};
+use tidegate_snapshot::{ListenerProtocol, NetworkFilter};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::app::HttpApp;
 use crate::connection::{Connection, Ends};
@@ -29,7 +28,6 @@ use crate::request_head::FramedHead;
 use crate::stream::{ClientStream, Digests, EdgeStream, Io};
 use crate::tcp;
 use crate::tls::Alpn;
-use crate::upstream::ClusterHandle;
 
 /// How long a connection that should go away still waits for a request that may be on its way already.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
@@ -74,7 +72,7 @@ pub(crate) async fn serve(tcp: TcpStream, ends: Ends, listener: Arc<ListenerStat
 async fn serve_http(client: ClientStream, connection: Arc<Connection>, app: Arc<HttpApp>) {
     let mut down = Downstream::new(client, connection.clone());
     let mut timer = Timer::default();
-    let mut draining = connection.listener.draining();
+    let draining = connection.listener.draining();
     let mut asked = Asked::new(connection.listener.draining());
     let mut expected = match connection.tls.as_ref().map(|tls| tls.alpn) {
         Some(Alpn::Http1) => Expected::Http1,
@@ -102,11 +100,6 @@ async fn serve_http(client: ClientStream, connection: Arc<Connection>, app: Arc<
             }
             Next::Http2 => {
                 let client = ClientStream { io: down.io, read: down.input };
-                if speaks_http2_to_backends(&app, &connection) {
-                    let Some(digests) = Digests::of(&mut digests, &client.io, &connection) else { return };
-                    let stream = EdgeStream::http2(client, digests, connection.clone());
-                    return serve_http2(stream, &connection, &app, &mut draining).await;
-                }
                 return Box::pin(http2::serve(client, connection, app)).await;
             }
             Next::Pingora(head) => {
@@ -121,11 +114,6 @@ async fn serve_http(client: ClientStream, connection: Arc<Connection>, app: Arc<
     }
 }
 
-fn speaks_http2_to_backends(app: &HttpApp, connection: &Connection) -> bool {
-    let published = app.shared().published_for(&connection.listener);
-    published.clusters().iter().any(|cluster| cluster.cluster().protocol != UpstreamProtocol::Http1)
-}
-
 /// What comes after a request.
 enum Next {
     Request,
@@ -135,7 +123,7 @@ enum Next {
     /// What came is no request that may be served.
     Refuse(LocalReply),
     Http2,
-    /// This request is Pingora's: an upgrade, or one for a backend that speaks HTTP/2.
+    /// This request is Pingora's: an upgrade.
     Pingora(FramedHead),
 }
 
@@ -176,8 +164,7 @@ async fn serve_request(down: &mut Downstream, timer: &mut Timer, expected: Expec
 }
 
 fn is_pingoras(context: &RequestContext) -> bool {
-    let is_http2 = |cluster: &Arc<ClusterHandle>| cluster.cluster().protocol == UpstreamProtocol::Http2;
-    context.request.fields.contains(Known::Upgrade) || context.cluster.as_ref().is_some_and(is_http2)
+    context.request.fields.contains(Known::Upgrade)
 }
 
 /// Serves a request through Pingora, and gives the connection back for the next one if it stays.
@@ -266,34 +253,4 @@ async fn wait_for_request(down: &mut Downstream, timer: &mut Timer, app: &HttpAp
 async fn drained(draining: &mut watch::Receiver<bool>) {
     // The sender lives as long as the listener's state, which the connection holds.
     let _ = draining.wait_for(|draining| *draining).await;
-}
-
-async fn serve_http2(
-    stream: EdgeStream,
-    connection: &Connection,
-    app: &Arc<HttpApp>,
-    draining: &mut watch::Receiver<bool>,
-) {
-    let (leave, leaving) = watch::channel(false);
-    let served = app.process_new(Box::new(stream), &leaving);
-    let asked = async {
-        tokio::select! {
-            () = drained(draining) => {}
-            () = connection.asked_to_leave() => {}
-        }
-        leave.send_replace(true);
-        std::future::pending::<()>().await;
-    };
-    let stalled = async {
-        sleep(app.shared().limits.header_timeout).await;
-        // SETTINGS must follow the preface; who sends nothing else holds a connection for nothing.
-        if connection.was_heard() {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        _ = served => {}
-        () = stalled => {}
-        () = asked => {}
-    }
 }

@@ -3,21 +3,24 @@
 //! The counterpart for requests that Pingora serves is [`crate::failure`]; flags and details are the same, Envoy's.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Duration;
 
+use tidegate_snapshot::UpstreamProtocol;
 use tokio::time::{Instant, timeout};
 
 use super::client::{Client, ClientError, Encoding};
 use super::date::http_date;
+use super::http2_relay::Http2Relay;
+use super::http2_upstream::{Lease, tls_failure};
 use super::relay::{Relay, RelayError, Transfer, UpstreamError};
 use super::scratch::with_scratch;
 use super::timer::Timer;
 use super::upstream::{Upstream, Upstreams, Wanted};
 use crate::failure::{give_up_on_retries, plain, timed_out, tls_failure_of_io};
 use crate::local_reply::{LocalReply, ResetReason, may_have_body};
-use crate::message::Known;
+use crate::message::{Known, Protocol};
 use crate::request_context::RequestContext;
 use crate::telemetry::ResponseFlags;
 use crate::upstream::{ConnectionOrigin, OpenError};
@@ -64,10 +67,9 @@ pub(crate) async fn forward<C: Client>(
         }
     };
     let ended = match failure {
-        None => {
-            let keeps = !context.request.closes && !down.is_leaving();
-            if keeps { Ended::Keep } else { Ended::Close }
-        }
+        // As the answer's head has said, whatever has happened since.
+        None if transfer.closes => Ended::Close,
+        None => Ended::Keep,
         Some(Failure::Reply(reply)) if transfer.started => {
             context.flags |= reply.flags;
             Ended::Cut
@@ -140,26 +142,36 @@ async fn attempt<C: Client>(
     {
         return Err(Failure::Reply(reply));
     }
-    let Some((mut upstream, origin)) = connect(down, context, transfer, upstreams, timer).await? else {
+    let Some((connected, origin)) = connect(down, context, transfer, upstreams, timer).await? else {
         return Ok(false);
     };
     context.connected = true;
     let now = Instant::now();
     context.upstream_start = Some(now);
-    context.upstream_address = upstream.local;
+    context.upstream_address = connected.local();
     if let Some(host) = context.host() {
         host.connected(origin);
     }
-    let mut relay = Relay::new(down, &mut upstream, context, transfer, timer, stall);
-    let relayed = poll_fn(|cx| with_scratch(|room| relay.poll(cx, room))).await;
-    let heard = relay.heard;
-    match relayed {
-        Ok(keeps) => {
-            if keeps {
+    let (relayed, heard) = match connected {
+        Connected::Http1(mut upstream) => {
+            let mut relay = Relay::new(down, &mut upstream, context, transfer, timer, stall);
+            let relayed = poll_fn(|cx| with_scratch(|room| relay.poll(cx, room))).await;
+            let heard = relay.heard;
+            if relayed.as_ref().is_ok_and(|keeps| *keeps) {
                 upstreams.put(upstream, context.response_start.unwrap_or(now));
             }
-            Ok(true)
+            (relayed.map(drop), heard)
         }
+        Connected::Http2(lease) => match Http2Relay::begin(down, &lease, context, transfer, timer, stall) {
+            Ok(mut relay) => {
+                let relayed = poll_fn(|cx| with_scratch(|room| relay.poll(cx, room))).await;
+                (relayed, relay.heard)
+            }
+            Err(error) => (Err(error), false),
+        },
+    };
+    match relayed {
+        Ok(()) => Ok(true),
         Err(error) => judge(error, context, transfer, origin, heard),
     }
 }
@@ -189,6 +201,16 @@ fn judge(
     {
         host.failed();
     }
+    if let UpstreamError::Refused(_) = error
+        && !transfer.started
+    {
+        let host = context.host().map(|host| host.id());
+        context.tried.extend(host);
+        if retry::allows(context) && transfer.can_resend() {
+            return Ok(false);
+        }
+        give_up_on_retries(context);
+    }
     let is_stale = origin == ConnectionOrigin::Pooled && !heard && matches!(error, UpstreamError::Broken(_));
     if is_stale && transfer.can_resend() && retry::allows_replay(context) {
         context.replays += 1;
@@ -197,8 +219,11 @@ fn judge(
     let retried = retry::retries_made(context) > 0;
     let (reason, failure) = match error {
         UpstreamError::Malformed => (ResetReason::ProtocolError, None),
+        UpstreamError::Reset => (ResetReason::RemoteReset, None),
+        UpstreamError::Refused(reason) => (reason, None),
         UpstreamError::Broken(error) => {
-            (ResetReason::ConnectionTermination, error.as_ref().and_then(tls_failure_of_io))
+            let failure = error.as_ref().and_then(|error| tls_failure_of_io(error).or_else(|| tls_failure(error)));
+            (ResetReason::ConnectionTermination, failure)
         }
     };
     if failure.is_some() {
@@ -215,13 +240,18 @@ async fn connect<C: Client>(
     transfer: &Transfer,
     upstreams: &Upstreams,
     timer: &mut Timer,
-) -> Result<Option<(Upstream, ConnectionOrigin)>, Failure> {
+) -> Result<Option<(Connected, ConnectionOrigin)>, Failure> {
     let (Some(cluster), Some(host)) = (context.cluster.clone(), context.host().cloned()) else {
         return Err(Failure::Reply(LocalReply::NO_HEALTHY_UPSTREAM));
     };
+    let http2 = match cluster.cluster().protocol {
+        UpstreamProtocol::Http1 => false,
+        UpstreamProtocol::Http2 => true,
+        UpstreamProtocol::AsDownstream => context.request.protocol == Protocol::Http2,
+    };
     let wanted = match cluster.tls() {
         None => Wanted::Plain(host),
-        Some(tls) => match peer::target(&context.request.authority, tls, &host, false) {
+        Some(tls) => match peer::target(&context.request.authority, tls, &host, http2) {
             Ok(target) => Wanted::Secure(target),
             Err(failure) => {
                 host.connect_failed();
@@ -233,8 +263,12 @@ async fn connect<C: Client>(
             }
         },
     };
-    if let Some(upstream) = upstreams.take(&wanted) {
-        return Ok(Some((upstream, ConnectionOrigin::Pooled)));
+    let pooled = match http2 {
+        false => upstreams.take(&wanted).map(Connected::Http1),
+        true => upstreams.http2().checkout(&wanted).map(Connected::Http2),
+    };
+    if let Some(pooled) = pooled {
+        return Ok(Some((pooled, ConnectionOrigin::Pooled)));
     }
     let begun = Instant::now();
     let gives_up = begun + cluster.cluster().connect_timeout;
@@ -242,7 +276,16 @@ async fn connect<C: Client>(
     let until = expires.map_or(gives_up, |expires| expires.min(gives_up));
     let watches = down.body_is_over();
     let opened = {
-        let mut opening = pin!(wanted.open());
+        // Boxed, since most requests need none, and are as large as the largest of what they wait for.
+        let mut opening = Box::pin(async {
+            match http2 {
+                false => Ok((Connected::Http1(wanted.open().await?), ConnectionOrigin::New)),
+                true => {
+                    let (lease, origin) = upstreams.http2().open(&wanted).await?;
+                    Ok((Connected::Http2(lease), origin))
+                }
+            }
+        });
         poll_fn(|cx| {
             if let Poll::Ready(opened) = opening.as_mut().poll(cx) {
                 return Poll::Ready(Opened::Done(opened));
@@ -255,7 +298,7 @@ async fn connect<C: Client>(
         .await
     };
     let (reason, failure) = match opened {
-        Opened::Done(Ok(upstream)) => return Ok(Some((upstream, ConnectionOrigin::New))),
+        Opened::Done(Ok(connected)) => return Ok(Some(connected)),
         Opened::Gone => return Err(Failure::Gone),
         Opened::Late if expires.is_some_and(|expires| expires <= gives_up) => {
             return Err(Failure::Reply(timed_out(context)));
@@ -282,8 +325,24 @@ async fn connect<C: Client>(
     Err(Failure::Reply(reply))
 }
 
+/// What a try goes over.
+enum Connected {
+    Http1(Upstream),
+    Http2(Lease),
+}
+
+impl Connected {
+    /// Our own address.
+    fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Http1(upstream) => upstream.local,
+            Self::Http2(lease) => lease.local(),
+        }
+    }
+}
+
 enum Opened {
-    Done(Result<Upstream, OpenError>),
+    Done(Result<(Connected, ConnectionOrigin), OpenError>),
     Gone,
     /// The time is over.
     Late,

@@ -3,22 +3,18 @@
 use std::io::{self, IoSlice, Write};
 use std::task::{Context, Poll};
 
-use http::StatusCode;
-use tokio::time::Instant;
-
+use super::answer;
 use super::client::{Client, ClientError, Encoding};
-use super::date::http_date;
+use super::patience::Patience;
 use super::response_head::{self, Framing, Malformed};
 use super::timer::Timer;
 use super::upstream::Upstream;
 use crate::chunked::ChunkedScan;
-use crate::local_reply::may_have_body;
+use crate::local_reply::{ResetReason, may_have_body};
 use crate::message::Known;
 use crate::request_context::RequestContext;
-use crate::{respond, retry};
+use crate::telemetry::append_number;
 
-/// Interim answers (1xx) of one request that are passed on.
-const MAX_INTERIM: u32 = 100;
 /// A request's body up to this size can be sent again.
 const REPLAYED: usize = 64 * 1024;
 
@@ -40,6 +36,10 @@ pub(super) enum UpstreamError {
     /// The connection ended or broke.
     Broken(Option<io::Error>),
     Malformed,
+    /// The backend has reset the stream.
+    Reset,
+    /// The backend has not looked at the request, and says so: by a reset, or by leaving.
+    Refused(ResetReason),
 }
 
 impl From<ClientError> for RelayError {
@@ -67,6 +67,8 @@ pub(super) struct Transfer {
     truncated: bool,
     /// The head of the final answer was passed on.
     pub(super) started: bool,
+    /// It said that no other request is served on the client's connection.
+    pub(super) closes: bool,
 }
 
 impl Transfer {
@@ -75,7 +77,13 @@ impl Transfer {
         !self.truncated && !self.started
     }
 
-    fn keep(&mut self, parts: &[&[u8]]) {
+    /// The body so far, to be sent again.
+    pub(super) fn replay(&self) -> &[u8] {
+        &self.replay
+    }
+
+    /// Keeps what was sent of the body, while it is short.
+    pub(super) fn keep(&mut self, parts: &[&[u8]]) {
         if self.truncated {
             return;
         }
@@ -116,11 +124,7 @@ pub(super) struct Relay<'a, C> {
     keeps: bool,
     /// Bytes of the answer have come.
     pub(super) heard: bool,
-    stall: std::time::Duration,
-    stalls_at: Instant,
-    moved: bool,
-    /// The client's tick when something was last known to move.
-    tick: Option<u64>,
+    patience: Patience,
 }
 
 impl<'a, C: Client> Relay<'a, C> {
@@ -135,7 +139,7 @@ impl<'a, C: Client> Relay<'a, C> {
         let mut output = Vec::new();
         write_head(down, context, &mut output);
         output.extend_from_slice(&transfer.replay);
-        let stalls_at = context.upstream_start.unwrap_or(context.started) + stall;
+        let patience = Patience::new(context.upstream_start.unwrap_or(context.started), stall);
         Self {
             down,
             up,
@@ -149,10 +153,7 @@ impl<'a, C: Client> Relay<'a, C> {
             answer: Answer::Head(Vec::new()),
             keeps: false,
             heard: false,
-            stall,
-            stalls_at,
-            moved: false,
-            tick: None,
+            patience,
         }
     }
 
@@ -174,42 +175,12 @@ impl<'a, C: Client> Relay<'a, C> {
             if !moved {
                 break;
             }
-            self.moved = true;
+            self.patience.renew();
         }
         if self.down.body_is_over() && self.down.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(ClientError::Gone.into()));
         }
-        self.poll_time(cx).map(Err)
-    }
-
-    fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<RelayError> {
-        let expires = self.context.expires;
-        if let Some(tick) = self.down.tick() {
-            // Its connection looks at all of its requests at once.
-            if self.tick != Some(tick) {
-                if self.tick.is_some() && !std::mem::take(&mut self.moved) {
-                    return Poll::Ready(RelayError::Stalled);
-                }
-                self.tick = Some(tick);
-            }
-            return match expires {
-                Some(expires) => self.timer.poll_until(cx, expires).map(|()| RelayError::Expired),
-                None => Poll::Pending,
-            };
-        }
-        loop {
-            let next = expires.map_or(self.stalls_at, |expires| expires.min(self.stalls_at));
-            if self.timer.poll_until(cx, next).is_pending() {
-                return Poll::Pending;
-            }
-            if expires.is_some_and(|expires| expires <= next) {
-                return Poll::Ready(RelayError::Expired);
-            }
-            if !std::mem::take(&mut self.moved) {
-                return Poll::Ready(RelayError::Stalled);
-            }
-            self.stalls_at = Instant::now() + self.stall;
-        }
+        self.patience.poll(cx, self.timer, self.down, self.context.expires).map(Err)
     }
 
     /// Sends what waits for the backend.
@@ -344,29 +315,12 @@ impl<'a, C: Client> Relay<'a, C> {
     }
 
     fn take_head(&mut self, framed: response_head::FramedResponse) -> Result<(), RelayError> {
-        let context = &mut *self.context;
-        if context.response.is_interim() {
-            context.interim_answers += 1;
-            if context.interim_answers > MAX_INTERIM {
-                return Err(Malformed.into());
-            }
+        if self.context.response.is_interim() {
             self.answer = Answer::Head(Vec::new());
-            self.down.send_interim(&context.response);
-            return Ok(());
+            return answer::pass_interim(self.down, self.context);
         }
-        let status = context.response.status;
-        if status == StatusCode::SWITCHING_PROTOCOLS.as_u16() {
-            // Nobody has asked for it.
-            return Err(Malformed.into());
-        }
-        if let Some(host) = context.host() {
-            host.answered(status);
-        }
-        if retry::asks_for_another(&context.response, context) && retry::allows(context) && self.transfer.can_resend() {
-            return Err(RelayError::AskedAgain);
-        }
-        context.response_start.get_or_insert_with(Instant::now);
-        let has_body = may_have_body(status) && !context.request.is_head();
+        answer::judge(self.context, self.transfer)?;
+        let has_body = may_have_body(self.context.response.status) && !self.context.request.is_head();
         let encoding = match framed.framing {
             _ if !has_body => Encoding::Nothing,
             Framing::Length(0) => Encoding::Nothing,
@@ -381,17 +335,7 @@ impl<'a, C: Client> Relay<'a, C> {
             Framing::Chunked => Answer::Chunked(ChunkedScan::default()),
             Framing::Close => Answer::Close,
         };
-        context.details = "via_upstream".into();
-        context.passed_on = status;
-        let mut response = std::mem::take(&mut context.response);
-        respond::prepare_proxied(&mut response, context);
-        if !response.fields.contains(Known::Date) {
-            response.fields.set_known(Known::Date, &http_date(context.start));
-        }
-        context.response = response;
-        self.transfer.started = true;
-        let closes = context.request.closes || self.down.is_leaving();
-        self.down.send_head(&context.response, encoding, closes);
+        answer::begin(self.down, self.context, self.transfer, encoding);
         Ok(())
     }
 
@@ -429,7 +373,6 @@ fn write_head(down: &impl Client, context: &mut RequestContext, output: &mut Vec
     // Only a server of HTTP/2 has a use for it.
     fields.remove_known(Known::Te);
     let attempts = context.attempts;
-    // Writing to memory does not fail.
-    fields.set_with(Known::AttemptCount, |text| _ = write!(text, "{attempts}"));
+    fields.set_with(Known::AttemptCount, |text| append_number(attempts.into(), text));
     context.request.write_http1(output);
 }

@@ -8,7 +8,7 @@ use crate::request_head::{decimal, is_name, is_value};
 /// Bytes of an answer's head at most (Envoy's `max_response_headers_kb`).
 const MAX_BYTES: usize = 60 * 1024;
 /// Fields of an answer at most (Envoy's `max_headers_count`).
-const MAX_FIELDS: usize = 100;
+pub(super) const MAX_FIELDS: usize = 100;
 
 /// How the body of an answer is delimited (RFC 9112 section 6.3), the request's method set aside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

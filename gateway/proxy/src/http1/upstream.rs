@@ -1,4 +1,4 @@
-//! Connections to backends that speak HTTP/1.1, and the pool of those that are idle.
+//! Connections to backends, and the pool of those of HTTP/1.1 that are idle.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,16 +14,20 @@ use tidegate_snapshot::EndpointAddress;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::http2_upstream::Http2Pool;
 use super::pool::IdlePool;
 use crate::peer::IDLE;
 use crate::upstream::{ConnectionGuard, HostState, OpenError, PoolKey, SecureStream, Socket, Target};
 
+/// Idle HTTP/2 connections that one worker keeps at most. They cost more than those of HTTP/1 (some 50 KiB), one serves
+/// many requests, and where the Host is the server name clients choose how many there are.
+const MAX_IDLE_HTTP2: usize = 1024;
 /// How often idle connections are looked at: whether their time is over or their backend has closed them.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Which idle connections a request may have.
+/// Which connections of others a request may have.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-enum Key {
+pub(super) enum Key {
     /// Plaintext connections to one address are alike whichever cluster opened them, so subsets and services that share
     /// endpoints share them, too.
     Plain(EndpointAddress),
@@ -37,7 +41,7 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
-    fn key(&self) -> Key {
+    pub(super) fn key(&self) -> Key {
         match self {
             Self::Plain(host) => Key::Plain(host.address().clone()),
             Self::Secure(target) => Key::Secure(target.key().clone()),
@@ -49,26 +53,95 @@ impl Wanted {
     /// # Errors
     /// No connection, or one that could not be secured.
     pub(super) async fn open(&self) -> Result<Upstream, OpenError> {
-        let (io, local, open) = match self {
+        let Link { io, local, open } = self.connect().await?;
+        Ok(Upstream { io, key: self.key(), local, input: BytesMut::new(), _open: open })
+    }
+
+    /// As [`Wanted::open`], whatever will be spoken on it.
+    ///
+    /// # Errors
+    /// No connection, or one that could not be secured.
+    pub(super) async fn connect(&self) -> Result<Link, OpenError> {
+        match self {
             Self::Plain(host) => {
                 let socket = Socket::connect(host.address()).await.map_err(OpenError::Connect)?;
                 let local = socket.local_address();
-                (Io::Plain(socket), local, Some(host.connection_opened()))
+                Ok(Link { io: Io::Plain(socket), local, open: Some(host.connection_opened()) })
             }
             Self::Secure(target) => {
-                let stream = target.open_http1().await?;
+                let stream = target.open().await?;
                 let local = stream.local_address();
-                (Io::Secure(Box::new(stream)), local, None)
+                Ok(Link { io: Io::Secure(Box::new(stream)), local, open: None })
             }
-        };
-        Ok(Upstream { io, key: self.key(), local, input: BytesMut::new(), _open: open })
+        }
     }
 }
 
-enum Io {
+/// The bytes of a connection, with nothing said on it.
+pub(super) struct Link {
+    pub(super) io: Io,
+    /// Our own address.
+    pub(super) local: Option<SocketAddr>,
+    pub(super) open: Option<ConnectionGuard>,
+}
+
+pub(super) enum Io {
     Plain(Socket),
     /// Counts itself as open.
     Secure(Box<SecureStream>),
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, out),
+            Self::Secure(stream) => Pin::new(&mut **stream).poll_read(cx, out),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Secure(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => match slices {
+                [one] => Pin::new(socket).poll_write(cx, one),
+                all => Pin::new(socket).poll_write_vectored(cx, all),
+            },
+            Self::Secure(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.is_write_vectored(),
+            Self::Secure(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Secure(stream) => Pin::new(&mut **stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Secure(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+        }
+    }
 }
 
 /// A connection to a backend, with what was read of it and not asked for yet.
@@ -94,11 +167,7 @@ impl Upstream {
             return Poll::Ready(Ok(length));
         }
         let mut out = ReadBuf::new(room);
-        let polled = match &mut self.io {
-            Io::Plain(socket) => Pin::new(socket).poll_read(cx, &mut out),
-            Io::Secure(stream) => Pin::new(&mut **stream).poll_read(cx, &mut out),
-        };
-        polled.map_ok(|()| out.filled().len())
+        Pin::new(&mut self.io).poll_read(cx, &mut out).map_ok(|()| out.filled().len())
     }
 
     /// Keeps `bytes` that were read, to be read again.
@@ -110,20 +179,11 @@ impl Upstream {
     }
 
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Plain(socket) => match slices {
-                [one] => Pin::new(socket).poll_write(cx, one),
-                all => Pin::new(socket).poll_write_vectored(cx, all),
-            },
-            Io::Secure(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
-        }
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(_) => Poll::Ready(Ok(())),
-            Io::Secure(stream) => Pin::new(&mut **stream).poll_flush(cx),
-        }
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     /// Whether something came while nobody had asked: bytes that belong to no answer, or the connection's end.
@@ -138,17 +198,26 @@ impl Upstream {
     }
 }
 
-/// The idle connections of one worker.
+/// The connections of one worker that requests may have: the idle ones, and of HTTP/2 those with room.
 pub(crate) struct Upstreams {
+    http2: Arc<Http2Pool>,
     /// Other threads never touch it, so the lock is never waited for.
     idle: Arc<Mutex<IdlePool<Key, Upstream>>>,
     is_swept: Arc<AtomicBool>,
 }
 
 impl Upstreams {
-    /// Keeps at most `limit` idle connections.
+    /// Keeps at most `limit` idle connections of each protocol.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { idle: Arc::new(Mutex::new(IdlePool::new(limit))), is_swept: Arc::default() }
+        Self {
+            http2: Arc::new(Http2Pool::new(limit.min(MAX_IDLE_HTTP2), IDLE)),
+            idle: Arc::new(Mutex::new(IdlePool::new(limit))),
+            is_swept: Arc::default(),
+        }
+    }
+
+    pub(super) fn http2(&self) -> &Arc<Http2Pool> {
+        &self.http2
     }
 
     /// An idle connection that is what `wanted` asks for and seems alive.

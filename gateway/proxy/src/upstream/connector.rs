@@ -87,13 +87,14 @@ impl Target {
         peer.options.proxy_digest_user_data_hook = Some(Arc::new(move |_, _| Some(Box::new(target.clone()))));
     }
 
-    /// Opens a connection for HTTP/1. The caller limits the time.
+    /// Opens a connection. The caller limits the time.
     ///
     /// # Errors
     /// No connection, or one that could not be secured.
-    pub(crate) async fn open_http1(&self) -> Result<SecureStream, OpenError> {
+    pub(crate) async fn open(&self) -> Result<SecureStream, OpenError> {
         let socket = Socket::connect(&self.key.address).await.map_err(OpenError::Connect)?;
-        let secured = self.trust.handshake(socket, self.key.server_name.clone(), &[HTTP1]).await;
+        let protocol = if self.key.http2 { HTTP2 } else { HTTP1 };
+        let secured = self.trust.handshake(socket, self.key.server_name.clone(), &[protocol]).await;
         let tls = secured.map_err(OpenError::Secure)?;
         SecureStream::new(tls, self.key.clone(), &self.host)
             .map_err(|_| OpenError::Connect(io::ErrorKind::Other.into()))

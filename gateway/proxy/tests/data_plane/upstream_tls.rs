@@ -803,6 +803,7 @@ async fn an_early_answer_is_passed_on() {
         let mut client = Client::connect(edge.address()).await;
         client.send("POST / HTTP/1.1\r\nHost: a.com\r\nContent-Length: 1000000\r\n\r\n").await;
         client.send(vec![1; 100]).await;
+        assert_eq!(client.answer().await.status, 103);
         let answer = client.answer().await;
         assert_eq!((answer.status, answer.text()), (413, "too large"));
     }
