@@ -1,6 +1,6 @@
 //! Where the state file is, and who may write it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -70,8 +70,9 @@ impl StateFile {
         }
     }
 
-    /// Replaces the file as a whole, or leaves it as it was. Whoever calls it holds the lock.
-    pub(super) fn replace(&self, saving: &Saving) -> io::Result<Checksum> {
+    /// Replaces the file as a whole, or leaves it as it was. Whoever calls it holds the lock. Returns the checksum of what
+    /// was written, and what the system says of the file.
+    pub(super) fn replace(&self, saving: &Saving) -> io::Result<(Checksum, Metadata)> {
         let new = self.beside("new");
         let result = self.write_new(&new, saving);
         if result.is_err() {
@@ -81,13 +82,14 @@ impl StateFile {
         result
     }
 
-    fn write_new(&self, new: &Path, saving: &Saving) -> io::Result<Checksum> {
+    fn write_new(&self, new: &Path, saving: &Saving) -> io::Result<(Checksum, Metadata)> {
         let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(new)?;
         let checksum = saving.write(&file)?;
+        let metadata = file.metadata()?;
         drop(file);
         fs::rename(new, &self.path)?;
         self.sync_folder()?;
-        Ok(checksum)
+        Ok((checksum, metadata))
     }
 
     /// Has new names in the folder survive a power cut.

@@ -196,8 +196,7 @@ impl Writing {
             self.lock = Some(file.lock()?);
         }
         if saving.is_whole() {
-            let checksum = file.replace(saving)?;
-            (self.whole, self.changes) = (Some((checksum, fs::metadata(file.path())?)), None);
+            (self.whole, self.changes) = (Some(file.replace(saving)?), None);
             return Ok(());
         }
         let identity = |metadata: &Metadata| (metadata.dev(), metadata.ino());
