@@ -32,6 +32,8 @@ const HEADER_MARGIN: usize = 8 * 1024;
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long a connection that should go away still waits for requests that may be on their way already.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
+/// How long a connection keeps its buffers for the next request.
+const REST: Duration = Duration::from_secs(1);
 /// How often what was counted against a client is halved.
 const FORGIVENESS: Duration = Duration::from_secs(60);
 
@@ -65,6 +67,7 @@ pub(crate) async fn serve(client: ClientStream, connection: Arc<Connection>, app
         ends_at: None,
         since: now,
         is_idle: true,
+        rests_at: None,
         forgives_at: now + FORGIVENESS,
         ticks_at: None,
         new: Vec::new(),
@@ -114,6 +117,8 @@ struct Session {
     /// Since when the connection has no request, or is there.
     since: Instant,
     is_idle: bool,
+    /// When a connection that is still idle then gives its memory back.
+    rests_at: Option<Instant>,
     /// When the connection is closed although its goodbye was not taken.
     ends_at: Option<Instant>,
     forgives_at: Instant,
@@ -316,7 +321,7 @@ impl Session {
         loop {
             if is_idle && !std::mem::replace(&mut self.is_idle, is_idle) {
                 self.since = Instant::now();
-                self.shared.state.lock().codec.release_memory();
+                self.rests_at = Some(self.since + REST);
             }
             self.is_idle = is_idle;
             // SETTINGS must follow the preface; who sends nothing else holds a connection for nothing.
@@ -328,7 +333,8 @@ impl Session {
             let ticks_at = self.ticks_at.filter(|_| !is_idle);
             // While nothing happens there is nothing to forgive.
             let forgives_at = Some(self.forgives_at).filter(|_| !is_idle);
-            let times = [idle_until, ticks_at, forgives_at, self.leaves_at, self.ends_at];
+            let rests_at = self.rests_at.filter(|_| is_idle);
+            let times = [idle_until, rests_at, ticks_at, forgives_at, self.leaves_at, self.ends_at];
             let next = times.into_iter().flatten().min().unwrap_or(self.forgives_at);
             if self.timer.poll_until(cx, next).is_pending() {
                 return Poll::Pending;
@@ -349,6 +355,10 @@ impl Session {
                 // Nothing is under way: what the goodbye needs is one write.
                 let _ = self.write(cx);
                 return Poll::Ready(());
+            }
+            if rests_at.is_some_and(|rests_at| rests_at <= now) {
+                self.rests_at = None;
+                self.shared.state.lock().codec.release_memory();
             }
             if self.forgives_at <= now {
                 self.shared.state.lock().codec.forgive();
