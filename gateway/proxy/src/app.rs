@@ -16,7 +16,6 @@ use crate::http_proxy;
 use crate::http_service::HttpService;
 use crate::http1::Upstreams;
 use crate::local_reply::LocalReply;
-use crate::peer;
 use crate::shared::Shared;
 use crate::telemetry::{ParseError, RequestFacts};
 use crate::upstream::TlsConnector;
@@ -25,9 +24,6 @@ use crate::upstream::TlsConnector;
 const MAX_ATTEMPTS: usize = 8;
 /// How much later than its deadline an HTTP/2 request that could not be answered is reset.
 const RESET_GRACE: Duration = Duration::from_millis(100);
-/// Idle HTTP/2 connections with TLS that one worker keeps at most. They cost more than those of HTTP/1 (some 50 KiB), one
-/// serves many requests, and where the Host is the server name clients choose how many there are.
-const MAX_IDLE_HTTP2: usize = 1024;
 /// Flow control over all streams of a connection: Envoy's advice for edges.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Flow control of one stream, and so what one slow backend may leave in memory.
@@ -55,8 +51,7 @@ impl HttpApp {
         // CONNECT is refused by us, so that it is logged and counted.
         options.allow_connect_method_proxying = true;
         options.h2_idle_timeout = Some(shared.limits.idle_timeout);
-        let connector = TlsConnector::new(shared.limits.max_idle_upstream.min(MAX_IDLE_HTTP2), peer::IDLE);
-        let mut proxy = http_proxy::with_connector(&Arc::new(conf), HttpService::new(shared.clone()), connector);
+        let mut proxy = http_proxy::with_connector(&Arc::new(conf), HttpService::new(shared.clone()), TlsConnector);
         proxy.server_options = Some(options.clone());
         let upstreams = Upstreams::new(shared.limits.max_idle_upstream);
         Self { proxy: Arc::new(proxy), shared, options, upstreams }

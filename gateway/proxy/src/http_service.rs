@@ -3,8 +3,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{HOST, TE};
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, StatusCode};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -18,7 +17,7 @@ use crate::connection::Connection;
 use crate::deadline::Deadline;
 use crate::edge::{self, Downstream};
 use crate::local_reply::{Client, LocalReply};
-use crate::message::{Known, RequestHead, ResponseHead};
+use crate::message::{RequestHead, ResponseHead};
 use crate::request_context::{RequestContext, inet};
 use crate::shared::Shared;
 use crate::telemetry::GrpcStatus;
@@ -134,12 +133,6 @@ impl ProxyHttp for HttpService {
             respond::send(session, context, &reply).await.map_err(|error| error.into_down())?;
             return Ok(true);
         }
-        if context.timeout.is_some() && session.is_http2() {
-            // A client that named its own time knows when it is over, and a stream's beginning is not worth delaying.
-            if context.route_has_timeout() {
-                peer::await_short_body(session, context).await?;
-            }
-        }
         Ok(false)
     }
 
@@ -181,14 +174,6 @@ impl ProxyHttp for HttpService {
         context: &mut RequestContext,
     ) -> Result<()> {
         request.insert_header(ATTEMPT_COUNT, context.attempts.to_string())?;
-        if request.version == Version::HTTP_2 && edge::accepts_trailers(context.request.fields.all(Known::Te)) {
-            // Pingora removed it; gRPC demands it.
-            request.insert_header(TE, "trailers")?;
-        }
-        if request.version == Version::HTTP_2 && !request.headers.contains_key(HOST) {
-            // Pingora makes `:authority` and `:scheme` anew from it.
-            request.insert_header(HOST, context.request.authority.as_str())?;
-        }
         Ok(())
     }
 

@@ -150,11 +150,6 @@ impl RequestContext {
         self.picked.as_ref().map(PickedHost::host)
     }
 
-    /// Whether the route limits the request's time, rather than its client alone.
-    pub(crate) fn route_has_timeout(&self) -> bool {
-        self.selected.as_ref().and_then(Selected::forward).is_some_and(|forward| forward.timeout.is_some())
-    }
-
     /// The clock by which Pingora ends this request.
     pub(crate) fn deadline(&self) -> Option<&Deadline> {
         self.stream_deadline.as_deref().or_else(|| Some(&self.connection.as_ref()?.deadline))

@@ -36,7 +36,7 @@ enum Input {
     /// The body of a request; nothing is left of it at 0.
     Length(u64),
     Chunked(ChunkedScan),
-    /// No HTTP/1: HTTP/2, or a tunnel.
+    /// No HTTP/1 any more: a tunnel.
     Opaque,
 }
 
@@ -59,7 +59,6 @@ pub(crate) struct EdgeStream {
     connection: Arc<Connection>,
     digest: Arc<ProxyDigest>,
     socket: Arc<SocketDigest>,
-    http2: bool,
 }
 
 impl fmt::Debug for EdgeStream {
@@ -80,13 +79,6 @@ impl EdgeStream {
         stream
     }
 
-    /// A stream for HTTP/2, its preface included.
-    pub(crate) fn http2(client: ClientStream, digests: Digests, connection: Arc<Connection>) -> Self {
-        let mut stream = Self::new(client, Input::Opaque, digests, connection);
-        stream.http2 = true;
-        stream
-    }
-
     fn new(client: ClientStream, input: Input, digests: Digests, connection: Arc<Connection>) -> Self {
         Self {
             io: Some(client.io),
@@ -97,7 +89,6 @@ impl EdgeStream {
             connection,
             digest: digests.0,
             socket: digests.1,
-            http2: false,
         }
     }
 
@@ -154,11 +145,11 @@ impl EdgeStream {
 
     /// Whether what Pingora writes must not reach the client: it refuses a head that was not admitted in its own words.
     fn swallows(&self) -> bool {
-        !self.http2 && !self.connection.is_admitted()
+        !self.connection.is_admitted()
     }
 
     fn check(&self) -> io::Result<()> {
-        if !self.http2 && self.connection.deadline.is_expired() {
+        if self.connection.deadline.is_expired() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         Ok(())
@@ -194,9 +185,6 @@ impl Digests {
 
 impl Drop for EdgeStream {
     fn drop(&mut self) {
-        if self.http2 {
-            return;
-        }
         if let Some(io) = self.io.take() {
             let buffered = std::mem::take(&mut self.buffered);
             let is_unread = match self.input {

@@ -46,12 +46,6 @@ impl AsyncRead for EdgeStream {
         let before = out.filled().len();
         ready!(this.io_mut()?.poll_read(cx, out))?;
         let read = out.filled().len() - before;
-        if this.http2 {
-            if read > 0 {
-                this.connection.hear();
-            }
-            return Poll::Ready(Ok(()));
-        }
         let taken = this.account(&out.filled()[before..])?;
         if taken < read {
             this.buffered.extend_from_slice(&out.filled()[before + taken..]);
@@ -124,11 +118,8 @@ impl AsyncWrite for EdgeStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
-        if !self.http2 {
-            // The serving loop decides how the connection ends; it gets the socket back.
-            return Poll::Ready(Ok(()));
-        }
-        self.io_mut()?.poll_shutdown(cx)
+        // The serving loop decides how the connection ends; it gets the socket back.
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -155,8 +146,7 @@ impl UniqueID for EdgeStream {
 
 impl Ssl for EdgeStream {
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        // Makes Pingora speak HTTP/2 at once instead of looking for the preface again.
-        self.http2.then_some(ALPN::H2)
+        None
     }
 }
 

@@ -1,15 +1,14 @@
-//! Secured connections for HTTP: how they are opened, and which request may have which.
+//! Secured connections to backends: what makes one like another, how they are opened, and how Pingora gets those of its
+//! own.
 //!
-//! Pingora's own connector serves plaintext. It cannot verify lists of names, keeps no TLS sessions and does not tell
-//! authorities apart in its pools, so connections with TLS are opened here, through the door that it has for protocols
-//! of one's own. HTTP/1 connections are given to Pingora, which pools them under our key; HTTP/2 connections stay here.
+//! Pingora's connector cannot verify lists of names, keeps no TLS sessions and does not tell authorities apart in its
+//! pools, so the connections of upgrades with TLS are opened here, too, through the door that it has for protocols of
+//! one's own. It pools them under our key.
 //!
-//! Invariant: a request gets a connection only if all of its [`PoolKey`] is that of the connection. The pool of HTTP/2
-//! compares the keys; Pingora's compares 64 bits of a keyed hash, so the key itself is compared once more when a
-//! request has its connection ([`check`]).
+//! Invariant: a request gets a connection only if all of its [`PoolKey`] is that of the connection. Our own pools compare
+//! the keys; Pingora's compares 64 bits of a keyed hash, so the key itself is compared once more when a request has its
+//! connection ([`check`]).
 
-mod pool;
-mod session;
 mod stream;
 
 use std::io;
@@ -19,21 +18,18 @@ use std::time::Duration;
 use ahash::RandomState;
 use async_trait::async_trait;
 use pingora_core::connectors::http::custom::{Connection, Connector};
-use pingora_core::connectors::http::v2::{H2HandshakeSettings, handshake};
 use pingora_core::protocols::tls::CustomALPN;
 use pingora_core::protocols::{ALPN, Digest};
 use pingora_core::upstreams::peer::{HttpPeer, Peer};
-use pingora_error::{Error, ErrorType, OkOrErr, OrErr, Result};
+use pingora_error::{Error, ErrorType, OkOrErr, Result};
 use pingora_http::ResponseHeader;
 use rustls::pki_types::ServerName;
 use tidegate_snapshot::EndpointAddress;
 use tokio::time::timeout;
 
-use self::pool::Http2Pool;
 use super::tls::Trust;
 use super::{HostState, Socket, TransportFailure};
 
-pub(crate) use session::Http2Session;
 pub(crate) use stream::SecureStream;
 
 const HTTP1: &[u8] = b"http/1.1";
@@ -122,100 +118,48 @@ pub(crate) fn check(key: &PoolKey, digest: Option<&Digest>) -> Result<()> {
     }
 }
 
-/// Opens and pools the secured connections of one worker.
-pub(crate) struct TlsConnector {
-    pool: Arc<Http2Pool>,
-}
-
-impl TlsConnector {
-    /// Keeps at most `max_idle` idle HTTP/2 connections, each for `idle`.
-    pub(crate) fn new(max_idle: usize, idle: Duration) -> Self {
-        Self { pool: Arc::new(Http2Pool::new(max_idle, idle)) }
-    }
-
-    /// A connection, and whether it is one that was there already.
-    async fn connect(&self, target: Target, peer: &impl Peer) -> Result<(Connection<Http2Session>, bool)> {
-        if !target.key.http2 {
-            return Ok((self.open(target, peer).await?, false));
-        }
-        let turn = self.pool.turn(&target.key);
-        let _turn = turn.lock().await;
-        if let Some((stream, lease)) = self.pool.checkout(&target.key).await {
-            return Ok((Connection::Session(Http2Session::new(stream, lease)), true));
-        }
-        Ok((self.open(target, peer).await?, false))
-    }
-
-    async fn open(&self, target: Target, peer: &impl Peer) -> Result<Connection<Http2Session>> {
-        let socket = Socket::connect(&target.key.address).await.map_err(|error| {
-            let kind = match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-                std::io::ErrorKind::NetworkUnreachable | std::io::ErrorKind::HostUnreachable => {
-                    ErrorType::ConnectNoRoute
-                }
-                _ => ErrorType::ConnectError,
-            };
-            Error::because(kind, "connecting to an endpoint", error)
-        })?;
-        let protocol = if target.key.http2 { HTTP2 } else { HTTP1 };
-        let tls = target
-            .trust
-            .handshake(socket, target.key.server_name.clone(), &[protocol])
-            .await
-            .or_err(ErrorType::TLSHandshakeFailure, "securing a connection")?;
-        let stream = Box::new(SecureStream::new(tls, target.key.clone(), &target.host)?);
-        if !target.key.http2 {
-            return Ok(Connection::Stream(stream));
-        }
-        // A server that chose no protocol has not heard of ALPN; that it speaks HTTP/2 is what the configuration says.
-        let options = peer.get_peer_options();
-        let mut settings = H2HandshakeSettings::new();
-        settings.max_streams = options.map_or(1, |options| options.max_h2_streams);
-        settings.stream_window_size = options.and_then(|options| options.h2_stream_window_size);
-        settings.connection_window_size = options.and_then(|options| options.h2_connection_window_size);
-        let connection = handshake(stream, settings).await?;
-        // The task that drives the connection must have begun: one that finds all streams dropped when it begins waits
-        // for ever (h2 0.4.20).
-        tokio::task::yield_now().await;
-        let stream = connection.spawn_stream().await?.or_err(ErrorType::H2Error, "the backend goes away at once")?;
-        let lease = self.pool.insert(target.key, connection);
-        Ok(Connection::Session(Http2Session::new(stream, lease)))
-    }
-}
+/// Opens the secured connections that Pingora needs, which are HTTP/1's.
+pub(crate) struct TlsConnector;
 
 #[async_trait]
 impl Connector for TlsConnector {
-    type Session = Http2Session;
+    /// There is none: what is given to Pingora are streams.
+    type Session = ();
 
-    async fn get_http_session<P: Peer + Send + Sync + 'static>(
-        &self,
-        peer: &P,
-    ) -> Result<(Connection<Http2Session>, bool)> {
+    async fn get_http_session<P: Peer + Send + Sync + 'static>(&self, peer: &P) -> Result<(Connection<()>, bool)> {
         let target = Target::of(peer)?;
-        let connecting = self.connect(target, peer);
-        match peer.total_connection_timeout() {
-            Some(limit) => timeout(limit, connecting)
+        let opening = target.open();
+        let opened = match peer.total_connection_timeout() {
+            Some(limit) => timeout(limit, opening)
                 .await
                 .map_err(|_| Error::explain(ErrorType::ConnectTimedout, "connecting to an endpoint"))?,
-            None => connecting.await,
+            None => opening.await,
+        };
+        match opened {
+            Ok(stream) => Ok((Connection::Stream(Box::new(stream)), false)),
+            Err(OpenError::Connect(error)) => {
+                let kind = match error.kind() {
+                    io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+                    io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => ErrorType::ConnectNoRoute,
+                    _ => ErrorType::ConnectError,
+                };
+                Err(Error::because(kind, "connecting to an endpoint", error))
+            }
+            Err(OpenError::Secure(failure)) => {
+                Err(Error::because(ErrorType::TLSHandshakeFailure, "securing a connection", failure))
+            }
         }
     }
 
-    async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, peer: &P) -> Option<Http2Session> {
-        let target = Target::of(peer).ok()?;
-        if !target.key.http2 {
-            return None;
-        }
-        let (stream, lease) = self.pool.checkout(&target.key).await?;
-        Some(Http2Session::new(stream, lease))
+    async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, _peer: &P) -> Option<()> {
+        None
     }
 
     async fn release_http_session<P: Peer + Send + Sync + 'static>(
         &self,
-        session: Http2Session,
+        _session: (),
         _peer: &P,
         _idle_timeout: Option<Duration>,
     ) {
-        drop(session);
     }
 }

@@ -8,6 +8,7 @@ mod challenges;
 mod client;
 mod harness;
 mod http2;
+mod http2_backends;
 mod lifecycle;
 mod limits;
 mod proxy_protocol;

@@ -388,4 +388,28 @@ mod tests {
         }
         assert_eq!(counts(&pool), (0, 0));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nothing_comes_is_asked_and_ended_if_it_does_not_answer() {
+        let pool = Arc::new(Http2Pool::new(2, IDLE));
+        let (connection, _server) = connect().await;
+        let (_, lease) = begin(pool.insert(key(1), connection));
+        for _ in 0..3 {
+            lease.suspect(lease.reads());
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert!(pool.find(&key(1)).is_some(), "it has answered");
+        }
+        let (near, far) = duplex(64 * 1024);
+        let connection = Http2Connection::over(near, None, Arc::default()).await.unwrap();
+        let (response, lease) = begin(pool.insert(key(2), connection));
+        lease.suspect(lease.reads() + 1);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(pool.find(&key(2)).is_some(), "something came meanwhile");
+        lease.suspect(lease.reads());
+        lease.suspect(lease.reads());
+        assert!(response.await.unwrap_err().is_io(), "what waits for it ends with it");
+        assert!(pool.find(&key(2)).is_none());
+        drop((lease, far));
+        assert_eq!(counts(&pool), (1, 0), "the first is in use");
+    }
 }
