@@ -161,7 +161,7 @@ pub struct ConfigStatus {
     /// Served objects by kind.
     pub objects: Vec<ObjectCount>,
     /// What the last reload found, most severe first.
-    pub diagnostics: Vec<Diagnostic>,
+    pub diagnostics: Arc<Vec<Diagnostic>>,
 }
 
 /// The last attempt to read the sources.

@@ -27,8 +27,8 @@ use tidegate_resources::{ParseOptions, ResourceSet};
 use tidegate_snapshot::{Snapshot, SnapshotHash};
 
 use self::access_log::AccessLogObjects;
-use self::findings::FindingLog;
 pub(crate) use self::findings::follow_up;
+use self::findings::{FindingLog, Parts, Told};
 pub(crate) use self::ledger::{Ledger, Scope};
 use self::ledger::{Resolution, Unsaved};
 pub(crate) use self::offline::{Offline, read_once, roots};
@@ -65,7 +65,7 @@ pub(crate) struct Reload {
 /// What there is to tell of the last look at the source.
 #[derive(Debug, Default)]
 struct Seen {
-    findings: Vec<Diagnostic>,
+    findings: Arc<Vec<Diagnostic>>,
     counts: Vec<ObjectCount>,
     why_last_good: Option<String>,
 }
@@ -74,7 +74,7 @@ impl Seen {
     fn new(mut findings: Vec<Diagnostic>, resolution: &Resolution) -> Self {
         findings.extend(resolution.diagnostics.iter().cloned());
         let counts = status::counts(resolution);
-        Self { findings: findings::sorted(findings), counts, why_last_good: resolution.why_last_good.clone() }
+        Self { findings: Arc::new(findings::sorted(findings)), counts, why_last_good: resolution.why_last_good.clone() }
     }
 }
 
@@ -93,13 +93,10 @@ pub(crate) struct Control<P> {
     /// Whether the Snapshot that serves has a port; none before the first.
     listens: Option<bool>,
     generation: u64,
-    /// Findings of the compiler and of the publisher about the set that serves.
-    compile_findings: Vec<Diagnostic>,
-    publish_findings: Vec<Diagnostic>,
-    /// Findings about secrets when they were last told.
-    secret_findings: Vec<Diagnostic>,
-    /// Why what serves is not on disk.
-    state_error: Option<String>,
+    /// Findings of the last look, of the compiler and the publisher about the set that serves, about secrets and about the
+    /// state when they were last told.
+    findings: Parts,
+    told: Told,
     /// Objects that serve and are not saved, because a Secret stands beside them.
     left_out: usize,
     /// Whether an update left memory behind that nobody uses.
@@ -130,10 +127,8 @@ impl<P: Publish> Control<P> {
             interrupted: false,
             listens: None,
             generation: 0,
-            compile_findings: Vec::new(),
-            publish_findings: Vec::new(),
-            secret_findings: Vec::new(),
-            state_error: None,
+            findings: Parts::default(),
+            told: Told::default(),
             left_out: 0,
             untidy: false,
             seen: Seen::default(),
@@ -184,7 +179,7 @@ impl<P: Publish> Control<P> {
         (self.serving, self.generation, self.interrupted) = (serving, generation, true);
         self.ledger.forget_saved();
         self.compiler = Compiler::default();
-        self.compile_findings = vec![failed_inside("taking the configuration in")];
+        self.findings.compiled = Arc::new(vec![failed_inside("taking the configuration in")]);
         // What it told before may be what it fails at.
         let _ = catch_unwind(AssertUnwindSafe(|| self.tell(false, Instant::now())));
     }
@@ -214,7 +209,7 @@ impl<P: Publish> Control<P> {
             match compile_contained(&mut self.compiler, &set, &self.compile_options) {
                 Ok(compilation) => {
                     let compiled = started.elapsed();
-                    self.compile_findings = compilation.diagnostics;
+                    self.findings.compiled = compilation.diagnostics;
                     self.secrets.follow(&compilation.snapshot);
                     let (listened, listens) = (self.listens, !compilation.snapshot.listeners().is_empty());
                     self.publish(compilation.snapshot, resolution.moved, started);
@@ -241,7 +236,7 @@ impl<P: Publish> Control<P> {
                     }
                     self.save();
                 }
-                Err(finding) => self.compile_findings = vec![*finding],
+                Err(finding) => self.findings.compiled = Arc::new(vec![*finding]),
             }
         } else if resolution.unsaved {
             self.save();
@@ -252,10 +247,10 @@ impl<P: Publish> Control<P> {
     /// Tells what is new about secrets, which come and go and expire without a reload.
     pub(crate) fn tell_secrets(&mut self) {
         let findings = self.secrets.findings();
-        if findings == self.secret_findings {
+        if findings == self.findings.secrets {
             return;
         }
-        self.secret_findings = findings;
+        self.findings.secrets = findings;
         let findings = self.findings();
         self.log.log(&findings);
         self.status.set_diagnostics(findings);
@@ -270,11 +265,11 @@ impl<P: Publish> Control<P> {
         if self.ledger.is_saved() && self.is_serving() && self.state.as_ref().is_some_and(StateWriter::wants_whole) {
             self.save();
         }
-        let bound = !self.publish_findings.is_empty() && self.publisher.is_settled();
+        let bound = !self.findings.published.is_empty() && self.publisher.is_settled();
         if bound {
-            self.publish_findings.clear();
+            self.findings.published.clear();
         }
-        if bound || self.state_error != self.state.as_ref().and_then(StateWriter::error) {
+        if bound || self.findings.state_error != self.state.as_ref().and_then(StateWriter::error) {
             self.tell(false, Instant::now());
         }
     }
@@ -288,13 +283,13 @@ impl<P: Publish> Control<P> {
             self.serving = Some(hash);
             self.generation += 1;
             // Whoever sees the new Snapshot serve finds its status, without what publishing itself finds.
-            self.publish_findings.clear();
+            self.findings.published.clear();
             let findings = self.findings();
             self.status.update(&self.reload(true, started), &self.seen, findings);
         } else if !moved {
             return;
         }
-        self.publish_findings = self.publisher.publish(Arc::new(snapshot));
+        self.findings.published = self.publisher.publish(Arc::new(snapshot));
     }
 
     /// Hash of the Snapshot that serves, in the form that logs show; empty for none.
@@ -327,8 +322,8 @@ impl<P: Publish> Control<P> {
 
     /// Logs what is new and shows everything.
     fn tell(&mut self, published: bool, started: Instant) {
-        self.state_error = self.state.as_ref().and_then(StateWriter::error);
-        self.secret_findings = self.secrets.findings();
+        self.findings.state_error = self.state.as_ref().and_then(StateWriter::error);
+        self.findings.secrets = self.secrets.findings();
         let findings = self.findings();
         self.log.log(&findings);
         let reload = self.reload(published, started);
@@ -337,29 +332,22 @@ impl<P: Publish> Control<P> {
     }
 
     /// Everything that is wrong now, most severe first.
-    fn findings(&self) -> Vec<Diagnostic> {
-        let lists = [&self.seen.findings, &self.compile_findings, &self.publish_findings, &self.secret_findings];
-        let mut findings: Vec<_> = lists.into_iter().flatten().cloned().collect();
-        if let Some(error) = &self.state_error {
-            let message = format!("the last good configuration cannot be kept on disk: {error}");
-            let finding = Diagnostic::warning(Code::ENVIRONMENT, Origin::new("--state-dir", 0, 0), message)
-                .help("give it a folder of its own that can be written (--state-dir DIR), or switch it off (--state-dir none)");
-            findings.push(finding);
-        }
-        findings::sorted(findings)
+    fn findings(&mut self) -> Arc<Vec<Diagnostic>> {
+        self.findings.seen = self.seen.findings.clone();
+        self.told.of(&self.findings)
     }
 
     fn reload(&self, published: bool, started: Instant) -> Reload {
         let is_error = |finding: &&Diagnostic| finding.level == Level::Error;
         // That an object refers to nothing, or loses to another, is told, and everything that was read serves all the
         // same. Only what the compiler could not do at all is a failure.
-        let not_compiled = self.compile_findings.iter().filter(|finding| finding.code == Code::ENVIRONMENT);
+        let not_compiled = self.findings.compiled.iter().filter(|finding| finding.code == Code::ENVIRONMENT);
         let is_bad = self
             .seen
             .findings
             .iter()
-            .chain(&self.publish_findings)
-            .chain(&self.secret_findings)
+            .chain(&self.findings.published)
+            .chain(&self.findings.secrets)
             .chain(not_compiled)
             .any(|finding| is_error(&finding));
         Reload {

@@ -375,7 +375,7 @@ impl Backend for Fixture {
             serving_last_good: Some("bookinfo.yaml does not parse".into()),
             sources: vec!["./config".into()],
             objects: vec![ObjectCount { kind: "VirtualService".into(), accepted: 1, last_good: 0, rejected: 0 }],
-            diagnostics: vec![diagnostic],
+            diagnostics: vec![diagnostic].into(),
         }
     }
 

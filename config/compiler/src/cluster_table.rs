@@ -113,6 +113,9 @@ impl Wanted {
     }
 }
 
+/// The clusters of a host and port.
+pub(crate) type OfPort = ((String, u16), Vec<Arc<Cluster>>);
+
 /// The clusters of a Snapshot, sorted by name, each with the index that routes call it by. It keeps that while others come
 /// and go.
 #[derive(Debug, Default)]
@@ -129,7 +132,7 @@ pub(crate) struct ClusterTable {
 
 impl ClusterTable {
     /// Puts `made` in the place of whatever clusters the hosts and ports had.
-    pub(crate) fn replace(&mut self, made: Vec<((String, u16), Vec<Arc<Cluster>>)>) {
+    pub(crate) fn replace(&mut self, made: Vec<OfPort>) {
         if self.clusters.is_empty() {
             // Nobody calls any by an index yet, so that each can have its place for one.
             return self.fill(made);
@@ -147,7 +150,7 @@ impl ClusterTable {
         }
     }
 
-    fn fill(&mut self, made: Vec<((String, u16), Vec<Arc<Cluster>>)>) {
+    fn fill(&mut self, made: Vec<OfPort>) {
         *self = Self::default();
         for (port, clusters) in made {
             if clusters.is_empty() {

@@ -164,7 +164,6 @@ impl<'a> Clusters<'a> {
         Target { name: ClusterName::outbound(port, &destination.subset, &host), problem, alias }
     }
 
-    #[expect(clippy::type_complexity, reason = "a host with what is known of it, and the way there")]
     fn follow_aliases(
         &mut self,
         mut host: String,

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tidegate_core::Diagnostics;
 use tidegate_resources::ResourceSet;
@@ -46,7 +47,9 @@ pub struct Compilation {
     pub snapshot: Snapshot,
     /// Findings between objects, sorted by object and place: references that lead nowhere, conflicts of servers,
     /// rules and hosts that nothing reaches or binds. None of them means that an object was rejected.
-    pub diagnostics: Diagnostics,
+    ///
+    /// It is the same allocation as in the compilation before as long as nothing of it is another.
+    pub diagnostics: Arc<Diagnostics>,
     /// What it took. Unlike all else this depends on what the [`Compiler`] has seen before.
     pub work: Work,
 }

@@ -64,7 +64,9 @@ struct Made {
     /// What those rules refer to.
     connection_targets: Targets,
     findings: ByUnit,
-    diagnostics: Diagnostics,
+    /// Those that were taken out of `findings` in this revision.
+    withdrawn: ByUnit,
+    diagnostics: Arc<Diagnostics>,
     snapshot: Snapshot,
     /// Never less than what there is, of what may not be more than so many.
     pairs: usize,
@@ -106,7 +108,8 @@ impl Memory {
             connection_services: connection_services.collect(),
             connection_targets: Targets::default(),
             findings: findings.into_units(),
-            diagnostics: Diagnostics::new(),
+            withdrawn: ByUnit::default(),
+            diagnostics: Arc::default(),
             snapshot: Snapshot::empty(),
             pairs: 0,
             routes: 0,
@@ -163,7 +166,7 @@ impl Memory {
                         forms.push(object);
                     }
                     Some(object) if object.key.kind == Kind::DestinationRule => {
-                        self.made.findings.remove(&Unit::Rule(object.key.clone()));
+                        self.made.withdraw(Unit::Rule(object.key.clone()));
                     }
                     _ => {}
                 }
@@ -206,6 +209,14 @@ fn routes_connections(object: &Object) -> bool {
 }
 
 impl Made {
+    /// Takes out what was found with something that is made anew, or not at all any more.
+    fn withdraw(&mut self, unit: Unit) {
+        if let Some((unit, found)) = self.findings.remove_entry(&unit) {
+            // What was there at first is what counts.
+            self.withdrawn.entry(unit).or_insert(found);
+        }
+    }
+
     /// Makes anew what a revision asks for. None if it turns out that more depends on it; what is made is of no use then.
     fn revise(
         &mut self,
@@ -262,6 +273,7 @@ impl Made {
         }
         let built = self.build_clusters(&touched, &changes, &mut clusters, &mut findings);
 
+        affected.iter().for_each(|(id, host)| self.withdraw(Unit::VirtualHost(*id, host.clone())));
         let mut work =
             Work { virtual_services: revision.new.len(), virtual_hosts: 0, clusters: built, whole: revision.whole };
         let mut making = VirtualHosts {
@@ -292,10 +304,7 @@ impl Made {
                 }
             }
         } else {
-            for (id, host) in &affected {
-                self.findings.remove(&Unit::VirtualHost(*id, host.clone()));
-                make(&mut self.ports, &mut making, *id, host);
-            }
+            affected.iter().for_each(|(id, host)| make(&mut self.ports, &mut making, *id, host));
         }
         for (made, bound) in self.ports.iter_mut().zip(&bindings.ports) {
             let all_of_it = revision.connections == ConnectionRules::Bind && bound.port.family != Family::Http;
@@ -330,7 +339,7 @@ impl Made {
         }
         for host in &revision.touched.hosts {
             for object in rules.of_host(host) {
-                self.findings.remove(&Unit::Rule(object.key.clone()));
+                self.withdraw(Unit::Rule(object.key.clone()));
             }
             rules.report_unknown_host(host, registry, findings);
         }
@@ -350,7 +359,7 @@ impl Made {
             touched.hosts.iter().filter(|host| self.wanted.uses(host)).cloned().collect()
         };
         for host in &concerned {
-            self.findings.remove(&Unit::Service(host.clone()));
+            self.withdraw(Unit::Service(host.clone()));
             let shape = clusters.shape(host, findings);
             if self.wanted.shape(host) != Some(&shape) {
                 return None;
@@ -404,7 +413,7 @@ impl Made {
         let mut made = Vec::with_capacity(ports.len());
         let mut count = 0;
         for (host, port) in ports {
-            self.findings.remove(&Unit::Clusters(host.clone(), port));
+            self.withdraw(Unit::Clusters(host.clone(), port));
             let subsets: Vec<_> = self.wanted.subsets(&host, port).collect();
             let built = match subsets.is_empty() {
                 false => clusters.build(&host, port, &subsets, findings),
@@ -426,11 +435,12 @@ impl Made {
         changes: &WantedChanges,
     ) {
         for object in revision.old.iter().chain(&revision.new) {
-            self.findings.remove(&Unit::VirtualService(object.key.clone()));
+            self.withdraw(Unit::VirtualService(object.key.clone()));
         }
         if revision.connections == ConnectionRules::Bind {
-            self.findings.remove(&Unit::Connections);
+            self.withdraw(Unit::Connections);
         }
+        let mut fresh = Vec::new();
         for (unit, found) in findings.into_units() {
             let counts = match &unit {
                 // Neighbours were bound with less than all that they have.
@@ -439,13 +449,20 @@ impl Made {
                 _ => true,
             };
             if counts {
-                self.findings.insert(unit, found);
+                fresh.push(unit.clone());
+                if let Some(before) = self.findings.insert(unit.clone(), found) {
+                    self.withdrawn.insert(unit, before);
+                }
             }
         }
         for host in &changes.left {
-            self.findings.remove(&Unit::Service(host.clone()));
+            self.withdraw(Unit::Service(host.clone()));
         }
-        self.diagnostics = sorted(&self.findings);
+        let withdrawn = std::mem::take(&mut self.withdrawn);
+        let is_same = |unit: &Unit| withdrawn.get(unit) == self.findings.get(unit);
+        if revision.whole || !fresh.iter().chain(withdrawn.keys()).all(is_same) {
+            self.diagnostics = Arc::new(sorted(&self.findings));
+        }
     }
 
     fn put_together(&mut self, settings: &MeshSettings, same_clusters: bool) {

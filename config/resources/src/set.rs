@@ -335,7 +335,8 @@ mod tests {
                     expected.push((a.cloned(), b.cloned()));
                 }
             }
-            let pointers = |list: &[(Option<Arc<Object>>, Option<Arc<Object>>)]| -> Vec<_> {
+            type Forms = (Option<Arc<Object>>, Option<Arc<Object>>);
+            let pointers = |list: &[Forms]| -> Vec<_> {
                 list.iter().map(|(a, b)| (a.as_ref().map(Arc::as_ptr), b.as_ref().map(Arc::as_ptr))).collect()
             };
             assert_eq!(pointers(&found), pointers(&expected), "round {round}");

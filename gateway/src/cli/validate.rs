@@ -98,7 +98,7 @@ pub(crate) fn run(args: &ValidateArgs, console: Console) -> anyhow::Result<Exit>
     if args.referential {
         diagnostics.extend(duplicates);
         let compilation = inputs::compile(&resources, &options);
-        diagnostics.extend(compilation.diagnostics);
+        diagnostics.extend(compilation.diagnostics.iter().cloned());
         diagnostics.extend(judge(&resources, Some(&compilation.snapshot), &args.secrets.folders, &options.namespace));
     } else {
         diagnostics.extend(judge(&resources, None, &args.secrets.folders, &options.namespace));

@@ -1,6 +1,7 @@
 //! What is told of findings: in which order, and which of them again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tidegate_core::{Code, Diagnostic, Level, Origin, ResourceKey};
 use tidegate_mesh_bridge::files::View;
@@ -83,15 +84,65 @@ impl Identity {
 #[derive(Debug, Default)]
 pub(super) struct FindingLog {
     known: BTreeSet<Identity>,
+    last: Arc<Vec<Diagnostic>>,
+}
+
+/// What findings are told of: lists that are put together and sorted only when one of them is another.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Parts {
+    pub(super) seen: Arc<Vec<Diagnostic>>,
+    pub(super) compiled: Arc<Vec<Diagnostic>>,
+    pub(super) published: Vec<Diagnostic>,
+    pub(super) secrets: Vec<Diagnostic>,
+    pub(super) state_error: Option<String>,
+}
+
+impl Parts {
+    fn is(&self, other: &Self) -> bool {
+        let same = |a: &Arc<Vec<Diagnostic>>, b: &Arc<Vec<Diagnostic>>| Arc::ptr_eq(a, b) || a == b;
+        Arc::ptr_eq(&self.compiled, &other.compiled)
+            && self.published == other.published
+            && self.secrets == other.secrets
+            && self.state_error == other.state_error
+            && same(&self.seen, &other.seen)
+    }
+}
+
+/// Everything that is wrong, most severe first, with what it was put together of.
+#[derive(Debug, Default)]
+pub(super) struct Told(Option<(Parts, Arc<Vec<Diagnostic>>)>);
+
+impl Told {
+    /// The same allocation as the last time, if the parts are the same.
+    pub(super) fn of(&mut self, parts: &Parts) -> Arc<Vec<Diagnostic>> {
+        if let Some((_, findings)) = self.0.as_ref().filter(|(of, _)| of.is(parts)) {
+            return findings.clone();
+        }
+        let lists = [&*parts.seen, &*parts.compiled, &parts.published, &parts.secrets];
+        let mut findings: Vec<_> = lists.into_iter().flatten().cloned().collect();
+        if let Some(error) = &parts.state_error {
+            let message = format!("the last good configuration cannot be kept on disk: {error}");
+            let finding = Diagnostic::warning(Code::ENVIRONMENT, Origin::new("--state-dir", 0, 0), message)
+                .help("give it a folder of its own that can be written (--state-dir DIR), or switch it off (--state-dir none)");
+            findings.push(finding);
+        }
+        let findings = Arc::new(sorted(findings));
+        self.0 = Some((parts.clone(), findings.clone()));
+        findings
+    }
 }
 
 impl FindingLog {
     /// Logs those of `findings` that were not there the last time.
-    pub(super) fn log(&mut self, findings: &[Diagnostic]) {
+    pub(super) fn log(&mut self, findings: &Arc<Vec<Diagnostic>>) {
+        if Arc::ptr_eq(&self.last, findings) {
+            return;
+        }
+        self.last = findings.clone();
         let mut left_out = 0usize;
         let mut logged = 0usize;
         let mut known = BTreeSet::new();
-        for finding in findings {
+        for finding in &**findings {
             let identity = Identity::of(finding);
             if !self.known.contains(&identity) && !known.contains(&identity) {
                 if logged < MAX_LOGGED {

@@ -35,7 +35,7 @@ pub(crate) fn read_once(paths: &[PathBuf], read: &ReadOptions) -> Offline {
     };
     let snapshot = match compile_contained(&mut Compiler::default(), &resources, &compile_options(read)) {
         Ok(Compilation { snapshot, diagnostics: found, .. }) => {
-            diagnostics.extend(found);
+            diagnostics.extend(found.iter().cloned());
             snapshot
         }
         Err(finding) => {

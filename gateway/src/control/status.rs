@@ -24,12 +24,12 @@ impl StatusCell {
     }
 
     /// Shows other findings; nothing was reloaded.
-    pub(super) fn set_diagnostics(&self, diagnostics: Vec<Diagnostic>) {
+    pub(super) fn set_diagnostics(&self, diagnostics: Arc<Vec<Diagnostic>>) {
         let last = ConfigStatus::clone(&self.get());
         self.0.store(Arc::new(ConfigStatus { diagnostics, ..last }));
     }
 
-    pub(super) fn update(&self, reload: &Reload, seen: &Seen, diagnostics: Vec<Diagnostic>) {
+    pub(super) fn update(&self, reload: &Reload, seen: &Seen, diagnostics: Arc<Vec<Diagnostic>>) {
         let last = self.get();
         let published = if last.generation == reload.generation { last.published } else { Some(reload.at) };
         self.0.store(Arc::new(ConfigStatus {

@@ -437,7 +437,7 @@ fn check_invariants(set: &ResourceSet, what: &str) {
         // Without a server name a chain would take everything.
         assert!(listener.filter_chains().iter().all(|chain| !chain.server_names.is_empty()), "{what}");
     }
-    for diagnostic in &compilation.diagnostics {
+    for diagnostic in &*compilation.diagnostics {
         assert!(diagnostic.origin.position.line > 0, "{what}: {diagnostic}");
     }
     let again = compile(set, &CompileOptions::default());
