@@ -64,9 +64,8 @@ fn headers(fields: &Fields) -> Result<HeaderMap, Inexpressible> {
     let mut values = BytesMut::with_capacity(fields.iter().map(|(_, value)| value.len()).sum());
     fields.iter().for_each(|(_, value)| values.put_slice(value));
     let mut values = values.freeze();
-    for (name, value) in fields.iter() {
+    for (known, name, value) in fields.iter_known() {
         let value = values.split_to(value.len());
-        let known = Known::of(name);
         let (name, value) = match known {
             Known::Connection
             | Known::Host

@@ -20,9 +20,9 @@ use http::Request;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::upstream::{Io, Link, Wanted};
+use super::upstream::{Link, Wanted};
 use crate::upstream::{ConnectionGuard, OpenError, TransportFailure};
 
 pub(super) use pool::{Http2Pool, Lease};
@@ -36,6 +36,8 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 const MAX_FRAME: u32 = 64 * 1024;
 /// How long a backend may take to say that it is still there.
 const PING_TIME: Duration = Duration::from_secs(5);
+/// Who asks a server of gRPC's more often than this is shut out for it (its `min_recv_ping_interval_without_data`).
+const PING_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// What of a request's body waits for its backend beside the part that was read last.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Envoy's `max_response_headers_kb` of 60, and what HTTP/2 counts on top of each field.
@@ -61,7 +63,13 @@ struct State {
     /// Reads that brought something.
     reads: AtomicU64,
     /// To ask whether the backend is still there; none while that is asked.
-    ping: Mutex<Option<PingPong>>,
+    ping: Mutex<Option<Asking>>,
+}
+
+struct Asking {
+    ping: PingPong,
+    /// When it was asked last.
+    last: Option<Instant>,
 }
 
 /// Whether one more request can have a stream.
@@ -81,16 +89,16 @@ impl Http2Connection {
     async fn open(wanted: &Wanted) -> Result<Self, OpenError> {
         let Link { io, local, open } = wanted.connect().await?;
         // A server that chose no protocol has not heard of ALPN; that it speaks HTTP/2 is what the configuration says.
-        let state = Arc::<State>::default();
-        let transport = Transport { io, state: state.clone(), _open: open };
-        let shaken = Self::over(transport, local, state).await;
+        let shaken = Self::over(io, local, open).await;
         shaken.map_err(|error| OpenError::Connect(error.into_io().unwrap_or_else(|| io::ErrorKind::Other.into())))
     }
 
-    async fn over<T>(transport: T, local: Option<SocketAddr>, state: Arc<State>) -> Result<Self, h2::Error>
+    async fn over<T>(io: T, local: Option<SocketAddr>, open: Option<ConnectionGuard>) -> Result<Self, h2::Error>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let state = Arc::<State>::default();
+        let transport = Transport { io, state: state.clone(), _open: open };
         let mut builder = Builder::new();
         builder
             .enable_push(false)
@@ -102,7 +110,7 @@ impl Http2Connection {
             .initial_connection_window_size(CONNECTION_WINDOW);
         // Only the preface is written here; what the backend says of itself comes later.
         let (sender, mut connection) = builder.handshake(transport).await?;
-        *state.ping.lock() = connection.ping_pong();
+        *state.ping.lock() = connection.ping_pong().map(|ping| Asking { ping, last: None });
         let driver = tokio::spawn(drive(connection, sender.clone(), state.clone())).abort_handle();
         Ok(Self { sender: Mutex::new(sender), state, local, driver })
     }
@@ -145,24 +153,25 @@ where
 }
 
 /// Ends a connection whose backend does not answer a PING, with all that waits for it: it has died without a word.
-async fn ask(mut ping: PingPong, state: Arc<State>, driver: AbortHandle) {
+async fn ask(mut asking: Asking, state: Arc<State>, driver: AbortHandle) {
     let reads = state.reads.load(Relaxed);
-    let asked = timeout(PING_TIME, ping.ping(Ping::opaque())).await;
+    asking.last = Some(Instant::now());
+    let asked = timeout(PING_TIME, asking.ping.ping(Ping::opaque())).await;
     if asked.is_err() && state.reads.load(Relaxed) == reads {
         state.is_hung.store(true, Relaxed);
         driver.abort();
     }
-    *state.ping.lock() = Some(ping);
+    *state.ping.lock() = Some(asking);
 }
 
 /// The bytes of a connection.
-struct Transport {
-    io: Io,
+struct Transport<T> {
+    io: T,
     state: Arc<State>,
     _open: Option<ConnectionGuard>,
 }
 
-impl AsyncRead for Transport {
+impl<T: AsyncRead + Unpin> AsyncRead for Transport<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.io).poll_read(cx, out);
         match &polled {
@@ -178,7 +187,7 @@ impl AsyncRead for Transport {
     }
 }
 
-impl AsyncWrite for Transport {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Transport<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
@@ -235,13 +244,15 @@ impl Lease {
     }
 
     /// Has the backend asked whether it is still there, if nothing came on the connection since `reads` was what is
-    /// given.
+    /// given, and it was not asked lately.
     pub(super) fn suspect(&self, reads: u64) {
+        if self.reads() != reads {
+            return;
+        }
         let connection = self.connection();
-        if self.reads() == reads
-            && let Some(ping) = connection.state.ping.lock().take()
-        {
-            tokio::spawn(ask(ping, connection.state.clone(), connection.driver.clone()));
+        let may_ask = |asking: &mut Asking| asking.last.is_none_or(|last| last.elapsed() >= PING_PAUSE);
+        if let Some(asking) = connection.state.ping.lock().take_if(may_ask) {
+            tokio::spawn(ask(asking, connection.state.clone(), connection.driver.clone()));
         }
     }
 }

@@ -72,6 +72,11 @@ impl Fields {
         self.list.iter().map(|field| (field.name.of(&self.text), field.value.of(&self.text)))
     }
 
+    /// As [`Fields::iter`], with what each name is.
+    pub(crate) fn iter_known(&self) -> impl Iterator<Item = (Known, &[u8], &[u8])> {
+        self.list.iter().map(|field| (field.known, field.name.of(&self.text), field.value.of(&self.text)))
+    }
+
     /// All values of `known`, which is no [`Known::Other`].
     pub(crate) fn all(&self, known: Known) -> impl Iterator<Item = &[u8]> {
         self.list.iter().filter(move |field| field.known == known).map(|field| field.value.of(&self.text))

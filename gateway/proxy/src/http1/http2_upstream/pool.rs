@@ -271,7 +271,7 @@ mod tests {
                 open.push(stream);
             }
         });
-        let connection = Http2Connection::over(near, None, Arc::default()).await.unwrap();
+        let connection = Http2Connection::over(near, None, None).await.unwrap();
         // What the backend allows has come.
         while connection.sender.lock().current_max_send_streams() != 2 {
             tokio::task::yield_now().await;
@@ -396,11 +396,18 @@ mod tests {
         let (_, lease) = begin(pool.insert(key(1), connection));
         for _ in 0..3 {
             lease.suspect(lease.reads());
-            tokio::time::sleep(Duration::from_secs(10)).await;
+            tokio::time::sleep(Duration::from_secs(400)).await;
             assert!(pool.find(&key(1)).is_some(), "it has answered");
         }
+        let reads = lease.reads();
+        assert!(reads > 3, "{reads}");
+        lease.suspect(reads);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        lease.suspect(lease.reads());
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(lease.reads(), reads + 1, "it is not asked too often");
         let (near, far) = duplex(64 * 1024);
-        let connection = Http2Connection::over(near, None, Arc::default()).await.unwrap();
+        let connection = Http2Connection::over(near, None, None).await.unwrap();
         let (response, lease) = begin(pool.insert(key(2), connection));
         lease.suspect(lease.reads() + 1);
         tokio::time::sleep(Duration::from_secs(10)).await;
