@@ -242,7 +242,7 @@ impl<'a, C: Client> Http2Relay<'a, C> {
         }
     }
 
-    fn take_body(&mut self, cx: &mut Context<'_>, step: Step, room: &[u8]) -> Result<(), RelayError> {
+    fn take_body(&mut self, cx: &mut Context<'_>, step: Step, room: &mut [u8]) -> Result<(), RelayError> {
         let sent = match step {
             Step::Data { length, end } => {
                 self.transfer.sent += length as u64;
@@ -254,9 +254,7 @@ impl<'a, C: Client> Http2Relay<'a, C> {
             Step::Trailers(trailers) => {
                 self.answer = Answer::Done;
                 let mut fields = Fields::default();
-                for (name, value) in &trailers {
-                    fields.add(name.as_str(), value.as_bytes());
-                }
+                http2_message::read(&trailers, &mut fields, room)?;
                 if self.context.client == local_reply::Client::Grpc
                     && let Some(status) = fields.get(Known::GrpcStatus)
                 {
