@@ -186,7 +186,7 @@ fn following_random_edits_gives_what_a_whole_compilation_gives() {
     let options = CompileOptions::default();
     compiler.compile(&set, &options);
     let mut random = fastrand::Rng::with_seed(std::env::var("TIDEGATE_SEED").map_or(5, |seed| seed.parse().unwrap()));
-    let (mut followed, steps) = (0, 1500);
+    let (mut followed, steps) = (0, 1000);
     for step in 0..steps {
         let mut what = format!("step {step}");
         for _ in 0..random.usize(1..4) {
