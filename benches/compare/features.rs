@@ -81,6 +81,7 @@ pub(crate) async fn run(options: &Options, site: &Site, report: &mut Report) {
             ]
         })
         .collect();
-    let columns = ["switched on", "CPU-s/100k", "min–max", "more than nothing, round by round", "per second", "noisy rounds"];
+    let columns =
+        ["switched on", "CPU-s/100k", "min–max", "more than nothing, round by round", "per second", "noisy rounds"];
     report.table("features", "What our features cost (HTTP/1.1, 100 B)", &columns, &rows);
 }

@@ -51,12 +51,8 @@ const OWN: [&str; 11] = [
 ];
 
 /// Loggers of libraries, with the most that they say unless they are named.
-const LIBRARIES: [(&str, LevelFilter); 15] = [
+const LIBRARIES: [(&str, LevelFilter); 11] = [
     // A line for each client that goes away; see the access log's response flags.
-    ("pingora_core", LevelFilter::OFF),
-    ("pingora_http", LevelFilter::OFF),
-    ("pingora_pool", LevelFilter::OFF),
-    ("pingora_proxy", LevelFilter::OFF),
     ("h2", LevelFilter::OFF),
     ("hickory_proto", LevelFilter::OFF),
     ("hickory_resolver", LevelFilter::OFF),
@@ -233,7 +229,7 @@ mod tests {
     fn libraries_are_quiet_unless_they_are_named() {
         let levels = levels("debug,h2=info");
         for (name, expected) in
-            [("tidegate_proxy", "debug"), ("pingora_proxy", "off"), ("h2", "info"), ("rustls", "off")]
+            [("tidegate_proxy", "debug"), ("hickory_proto", "off"), ("h2", "info"), ("rustls", "off")]
         {
             assert_eq!(level_of(&levels, name), expected, "{name}");
         }

@@ -2,7 +2,7 @@
 //!
 //! It owns the immutable model (listener, filter chain, route table, virtual host, route, cluster, endpoint) and every
 //! decision that can be made from a model and a request alone: path normalization, virtual host and route selection,
-//! rewrites, redirects, explanations. It does no I/O, knows no YAML and no Pingora. Serving, `explain`, `config_dump`
+//! rewrites, redirects, explanations. It does no I/O, knows no YAML and no sockets. Serving, `explain`, `config_dump`
 //! and tests all call these functions; there is no second implementation of matching.
 //!
 //! Invariants: a value of these types is never changed after it was built; everything that a user configured is

@@ -1,7 +1,7 @@
 //! A strict reader of chunked framing, run over bytes as they pass.
 //!
 //! It finds where a chunked body ends, so that what follows can wait for its turn, and refuses what RFC 9112
-//! section 7.1 does not allow. To Pingora, which decodes them itself, the bytes go on unchanged.
+//! section 7.1 does not allow. What goes on are the data alone, framed anew.
 
 /// Chunk extensions and trailers of one request together, in bytes.
 const MAX_OVERHEAD: usize = 16 * 1024;

@@ -72,7 +72,7 @@ fn check_size(request: &RequestHead, limits: &Limits) -> Result<(), LocalReply> 
     if request.fields.len() > limits.max_headers
         || request.fields.size() + request.target.len() as u64 > limits.max_header_bytes as u64
     {
-        return Err(LocalReply::HEADERS_TOO_LARGE);
+        return Err(LocalReply::HEADER_LIST_TOO_LARGE);
     }
     Ok(())
 }
@@ -147,6 +147,8 @@ fn settle_path(request: &mut RequestHead, mesh: &MeshSettings) -> Result<(), Loc
 /// WebSocket's upgrade, so that no later step can be talked out of a header that we set.
 fn settle_connection(request: &mut RequestHead) -> Result<(), LocalReply> {
     let fields = &mut request.fields;
+    // What clients of proxies said before HTTP/1.1; Envoy obeys it still.
+    request.closes = fields.get(Known::ProxyConnection).is_some_and(|value| value.eq_ignore_ascii_case(b"close"));
     if !fields.contains(Known::Connection) {
         fields.retain(|known, _| !is_hop_by_hop(known));
         return Ok(());
@@ -171,7 +173,7 @@ fn settle_connection(request: &mut RequestHead) -> Result<(), LocalReply> {
             nominated.push(name);
         }
     }
-    request.closes = closes;
+    request.closes |= closes;
     let is_http2 = request.protocol == Protocol::Http2;
     let websocket = match fields.get(Known::Upgrade).filter(|_| upgrades && !is_http2) {
         None => false,

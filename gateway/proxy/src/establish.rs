@@ -14,12 +14,12 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
+use crate::client_stream::{ClientStream, Io};
 use crate::connection::{Connection, Ends};
 use crate::listener::ListenerState;
 use crate::proxy_protocol::{self, Proxied, ProxyHeaderFailure};
 use crate::published::Published;
 use crate::shared::{Handshakes, Shared};
-use crate::stream::{ClientStream, Io};
 use crate::telemetry::{RequestFacts, ResponseFlags};
 use crate::tls::{self, Alert, FailedHandshake, HandshakeFailure, Hello, ServerContext, TlsInfo, Unavailable};
 

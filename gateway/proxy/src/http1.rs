@@ -25,6 +25,7 @@ mod relay;
 mod response_head;
 mod scratch;
 mod timer;
+mod tunnel;
 mod upstream;
 
 pub(crate) use client::{Client, ClientError, Encoding, Part};
@@ -33,4 +34,5 @@ pub(crate) use exchange::{Ended, forward, reply};
 pub(crate) use reader::{Expected, Incoming};
 pub(crate) use scratch::with_scratch;
 pub(crate) use timer::Timer;
+pub(crate) use tunnel::Upgraded;
 pub(crate) use upstream::Upstreams;

@@ -1,4 +1,4 @@
-//! The data plane: listeners, connections, the HTTP request path on Pingora, upstreams, metrics and access logs.
+//! The data plane: listeners, connections, the HTTP request path, upstreams, metrics and access logs.
 //!
 //! It owns sockets, worker threads and everything that happens to a request between its first byte and its log line.
 //! It does not own decisions that follow from configuration and request alone: which virtual host, route, cluster and
@@ -11,10 +11,9 @@
 //! - nothing that a client or a backend sends makes a worker panic or keep memory without a bound;
 //! - there is no lock on the path of a request.
 //!
-//! Pingora is used as a library: `HttpProxy` serves requests on our own streams, accept loops and worker threads
-//! (`Server`, `Service` and its listeners are not used). It logs through the `log` crate under `pingora_core`,
-//! `pingora_proxy` and `h2`; those lines repeat what our metrics and access log say, so a binary should keep them at
-//! `off` or behind `debug`.
+//! HTTP is our own: heads are one arena of text that is edited in place ([`message`]), a request runs through one exchange
+//! whatever its client and its backend speak, and bodies pass through one buffer of the worker's thread. (An earlier form
+//! stood on pingora-proxy and needed twice the CPU; `benches/README.md` has the figures.)
 
 mod accept;
 mod app;
@@ -24,8 +23,9 @@ mod belonging;
 pub mod bench;
 mod certificate_names;
 mod chunked;
+mod client_stream;
 mod connection;
-mod deadline;
+mod decide;
 mod direct_chain;
 mod edge;
 mod establish;
@@ -36,26 +36,21 @@ mod grpc_timeout;
 mod header_operations;
 mod http1;
 mod http2;
-mod http_proxy;
-mod http_service;
 mod listener;
 mod listeners;
 mod local_reply;
 mod message;
 mod options;
-mod peer;
 mod proxy_protocol;
 mod published;
 mod request_context;
 mod request_head;
 mod respond;
-mod response_head;
 mod retry;
 mod routing;
 mod serve;
 mod shared;
 mod sockets;
-mod stream;
 mod tcp;
 mod telemetry;
 mod tls;

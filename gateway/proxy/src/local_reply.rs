@@ -74,7 +74,7 @@ pub(crate) struct LocalReply {
 
 impl LocalReply {
     pub(crate) const BAD_REQUEST: Self =
-        Self::fixed(400, "", ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, "http1.codec_error");
+        Self::fixed(400, "Bad Request", ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, "http1.codec_error");
     pub(crate) const MISSING_HOST: Self = Self::fixed(400, "", ResponseFlags::NONE, "missing_host_header");
     pub(crate) const BAD_HOST: Self = Self::fixed(400, "", ResponseFlags::NONE, "invalid_host_header");
     pub(crate) const BAD_PATH: Self = Self::fixed(400, "", ResponseFlags::NONE, "path_normalization_failed");
@@ -88,8 +88,40 @@ impl LocalReply {
     pub(crate) const URI_TOO_LONG: Self = Self::fixed(414, "", ResponseFlags::NONE, "request_headers_too_large");
     /// RFC 9110 section 15.5.20.
     pub(crate) const MISDIRECTED: Self = Self::fixed(421, "", ResponseFlags::NONE, "misdirected_request");
-    pub(crate) const LOW_VERSION: Self = Self::fixed(426, "", ResponseFlags::NONE, "low_version");
-    pub(crate) const HEADERS_TOO_LARGE: Self = Self::fixed(431, "", ResponseFlags::NONE, "request_headers_too_large");
+    pub(crate) const LOW_VERSION: Self =
+        Self::fixed(426, "Upgrade Required", ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, "low_version");
+    pub(crate) const HEADERS_TOO_LARGE: Self = Self::fixed(
+        431,
+        "Request Header Fields Too Large",
+        ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+        "http1.headers_too_large",
+    );
+    /// As [`Self::HEADERS_TOO_LARGE`], over HTTP/2, whose streams Envoy resets.
+    pub(crate) const HEADER_LIST_TOO_LARGE: Self = Self::fixed(
+        431,
+        "Request Header Fields Too Large",
+        ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+        "http2.header_list_size_too_large",
+    );
+    pub(crate) const TOO_MANY_HEADERS: Self = Self::fixed(
+        431,
+        "Request Header Fields Too Large",
+        ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+        "http1.too_many_headers",
+    );
+    /// A transfer coding other than `chunked`.
+    pub(crate) const UNKNOWN_CODING: Self = Self::fixed(
+        501,
+        "Not Implemented",
+        ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+        "http1.invalid_transfer_encoding",
+    );
+    pub(crate) const LENGTH_AND_CHUNKS: Self = Self::fixed(
+        400,
+        "Bad Request",
+        ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+        "http1.content_length_and_chunked_not_allowed",
+    );
     pub(crate) const INTERNAL: Self = Self::fixed(500, "", ResponseFlags::NONE, "internal_error");
     pub(crate) const NO_CLUSTER: Self = Self::fixed(503, "", ResponseFlags::NO_CLUSTER_FOUND, "cluster_not_found");
     pub(crate) const NO_HEALTHY_UPSTREAM: Self =
@@ -127,6 +159,14 @@ impl LocalReply {
         }
     }
 
+    /// The details if the head of a backend's answer was passed on before.
+    pub(crate) fn details_after_start(&self) -> Cow<'static, str> {
+        match self.details.strip_prefix("upstream_reset_before_response_started") {
+            Some(reason) => format!("upstream_reset_after_response_started{reason}").into(),
+            None => self.details.clone(),
+        }
+    }
+
     pub(crate) fn redirect(status: u16, location: String) -> Self {
         Self { location: Some(location), ..Self::fixed(status, "", ResponseFlags::NONE, DIRECT_RESPONSE) }
     }
@@ -159,18 +199,15 @@ impl LocalReply {
                 }
             }
             Client::Http => {
-                if may_have_body(status) {
+                if !body.is_empty() {
                     // Writing to memory does not fail.
                     fields.set_with(Known::ContentLength, |text| _ = write!(text, "{}", body.len()));
-                }
-                if !body.is_empty() {
                     fields.add("content-type", b"text/plain");
                 }
-                if let Some(location) = self.location.as_deref().filter(|it| !it.bytes().any(|b| b < b' ' || b == 0x7f))
-                {
-                    fields.add("location", location.as_bytes());
-                }
             }
+        }
+        if let Some(location) = self.location.as_deref().filter(|it| !it.bytes().any(|b| b < b' ' || b == 0x7f)) {
+            fields.add("location", location.as_bytes());
         }
         match server {
             ServerHeader::Default | ServerHeader::PassThrough => fields.add("server", SERVER_NAME.as_bytes()),
@@ -207,11 +244,11 @@ pub(crate) enum Client {
 }
 
 impl Client {
-    /// By the request's `content-type`: `application/grpc` alone or followed by `+` or `;`.
+    /// By the request's `content-type`: `application/grpc` alone or followed by `+`, as Envoy has it.
     pub(crate) fn of(fields: &Fields) -> Self {
         let content_type = fields.get(Known::ContentType).unwrap_or_default();
         match content_type.strip_prefix(b"application/grpc") {
-            Some([] | [b'+' | b';', ..]) => Self::Grpc,
+            Some([] | [b'+', ..]) => Self::Grpc,
             _ => Self::Http,
         }
     }
@@ -261,7 +298,7 @@ mod tests {
     #[test]
     fn replies_say_what_envoy_says() {
         let (header, body) = response(&LocalReply::NO_ROUTE, Client::Http);
-        assert_eq!((header.status, value(&header, "content-length")), (404, Some("0")));
+        assert_eq!((header.status, value(&header, "content-length")), (404, None));
         assert!(body.is_empty() && value(&header, "content-type").is_none());
         assert_eq!(value(&header, "server"), Some("istio-envoy"));
 
@@ -306,7 +343,7 @@ mod tests {
         for (content_type, client) in [
             ("application/grpc", Client::Grpc),
             ("application/grpc+proto", Client::Grpc),
-            ("application/grpc; x", Client::Grpc),
+            ("application/grpc; x", Client::Http),
             ("application/grpc-web", Client::Http),
             ("text/plain", Client::Http),
         ] {

@@ -5,7 +5,6 @@
 
 mod fields;
 mod known;
-mod pingora;
 mod request;
 mod response;
 

@@ -2,20 +2,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddress;
 use smallvec::SmallVec;
 use tidegate_snapshot::{Forward, Route, RouteAction, VirtualHost, WeightedCluster};
 use tokio::time::Instant;
 
 use crate::connection::Connection;
-use crate::deadline::Deadline;
 use crate::edge::Admitted;
-use crate::local_reply::{Client, LocalReply};
+use crate::local_reply::Client;
 use crate::message::{Known, RequestHead, ResponseHead};
 use crate::published::Published;
 use crate::shared::Shared;
 use crate::telemetry::{GrpcStatus, RequestFacts, RequestOutcome, RequestProtocol, ResponseFlags};
-use crate::upstream::{ClusterHandle, HostId, HostState, PickedHost, PoolKey};
+use crate::upstream::{ClusterHandle, HostId, HostState, PickedHost};
 
 /// The route of a request.
 #[derive(Clone, Debug)]
@@ -63,8 +61,6 @@ pub(crate) struct RequestContext {
     pub(crate) connection: Option<Arc<Connection>>,
     /// The one view of the configuration that this request has.
     pub(crate) published: Option<Arc<Published>>,
-    /// Of an HTTP/2 stream; HTTP/1 connections have their own.
-    pub(crate) stream_deadline: Option<Arc<Deadline>>,
     pub(crate) client: Client,
     pub(crate) admitted: Option<Admitted>,
     /// Path and query before a rewrite.
@@ -87,13 +83,9 @@ pub(crate) struct RequestContext {
     pub(crate) interim_answers: u32,
     pub(crate) upstream_address: Option<std::net::SocketAddr>,
     pub(crate) connected: bool,
-    /// What the connection of the present try must be, if it is secured.
-    pub(crate) pool_key: Option<Arc<PoolKey>>,
     pub(crate) request_end: Option<Instant>,
     pub(crate) upstream_start: Option<Instant>,
     pub(crate) response_start: Option<Instant>,
-    /// An answer to send in place of the backend's.
-    pub(crate) reply: Option<LocalReply>,
     pub(crate) flags: ResponseFlags,
     pub(crate) details: Cow<'static, str>,
     pub(crate) termination_details: Option<&'static str>,
@@ -114,7 +106,6 @@ impl RequestContext {
             response: ResponseHead::default(),
             connection: None,
             published: None,
-            stream_deadline: None,
             client: Client::Http,
             admitted: None,
             original_path: None,
@@ -131,11 +122,9 @@ impl RequestContext {
             interim_answers: 0,
             upstream_address: None,
             connected: false,
-            pool_key: None,
             request_end: None,
             upstream_start: None,
             response_start: None,
-            reply: None,
             flags: ResponseFlags::NONE,
             details: Cow::Borrowed(""),
             termination_details: None,
@@ -150,13 +139,8 @@ impl RequestContext {
         self.picked.as_ref().map(PickedHost::host)
     }
 
-    /// The clock by which Pingora ends this request.
-    pub(crate) fn deadline(&self) -> Option<&Deadline> {
-        self.stream_deadline.as_deref().or_else(|| Some(&self.connection.as_ref()?.deadline))
-    }
-
     pub(crate) fn is_expired(&self) -> bool {
-        self.expires.is_some_and(|at| at <= Instant::now()) || self.deadline().is_some_and(Deadline::is_expired)
+        self.expires.is_some_and(|at| at <= Instant::now())
     }
 
     /// The client has sent all of its request: the route's time begins.
@@ -168,9 +152,6 @@ impl RequestContext {
         self.request_end = Some(now);
         if let Some(timeout) = self.timeout {
             self.expires = now.checked_add(timeout);
-            if let Some(deadline) = self.deadline() {
-                deadline.set(self.expires);
-            }
         }
     }
 
@@ -197,11 +178,6 @@ impl RequestContext {
         facts.bytes_received = received;
         facts.bytes_sent = sent;
         sink.log(&facts);
-    }
-
-    /// The request will be served and logged by another context.
-    pub(crate) fn hand_over(mut self) {
-        self.logged = true;
     }
 
     fn count(&self, code: u16, request_bytes: u64, response_bytes: u64, duration: Duration) {
@@ -277,9 +253,4 @@ impl Drop for RequestContext {
             if self.is_expired() { ResponseFlags::UPSTREAM_REQUEST_TIMEOUT } else { ResponseFlags::LOCAL_RESET };
         self.log(self.passed_on, 0, 0);
     }
-}
-
-/// The socket address of Pingora's, if it is one of the Internet's.
-pub(crate) fn inet(address: &PingoraAddress) -> Option<std::net::SocketAddr> {
-    address.as_inet().copied()
 }

@@ -1,7 +1,6 @@
 //! The bytes of an HTTP/1 request head: judged line by line as they come, and taken apart on the way.
 //!
-//! What two parsers could read differently is refused here, before anything acts on it. Requests that Pingora serves
-//! (upgrades, HTTP/2 backends) are handed to it as the bytes that passed.
+//! What two parsers could read differently is refused here, before anything acts on it.
 
 use memchr::memchr;
 
@@ -74,7 +73,7 @@ impl HeadScan {
                 request.take_host();
                 return Ok(Some(framed));
             } else if self.lines > limits.max_headers {
-                return Err(LocalReply::HEADERS_TOO_LARGE);
+                return Err(LocalReply::TOO_MANY_HEADERS);
             } else {
                 let (name, value) = self.field(line)?;
                 let span = |part: Part| Span::new(start + part.0, part.1);
@@ -94,7 +93,7 @@ impl HeadScan {
         }
         let framing = match (self.chunked, self.length) {
             // RFC 9112 section 6.1: a request smuggling attempt as likely as not.
-            (true, Some(_)) => return Err(LocalReply::BAD_REQUEST),
+            (true, Some(_)) => return Err(LocalReply::LENGTH_AND_CHUNKS),
             (true, None) => Framing::Chunked,
             (false, length) => Framing::Length(length.unwrap_or(0)),
         };
@@ -121,9 +120,8 @@ impl HeadScan {
             }
         } else if is(b"transfer-encoding") {
             // Other codings would have to be undone, and a list of two is how parsers are set against each other.
-            only_once(&mut self.chunked)?;
-            if !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(LocalReply::BAD_REQUEST);
+            if std::mem::replace(&mut self.chunked, true) || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(LocalReply::UNKNOWN_CODING);
             }
         }
         Ok(((0, colon), (value_start, value.len())))
@@ -263,7 +261,7 @@ mod tests {
         assert_eq!(head, FramedHead { length: head_length, framing: Framing::Length(3) });
     }
 
-    /// The rows of "Accepted" in Pingora's smuggling behaviour, and what else RFC 9112 calls an error.
+    /// What other parsers were seen to accept, and what else RFC 9112 calls an error.
     #[test]
     fn what_two_parsers_could_read_differently_is_refused() {
         for fields in [

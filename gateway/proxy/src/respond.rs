@@ -1,9 +1,6 @@
 //! Heads of answers: those of backends as they leave the gateway, and local replies.
 
 use bytes::Bytes;
-use pingora_core::protocols::http::ServerSession;
-use pingora_error::Result;
-use pingora_proxy::Session;
 use tidegate_snapshot::ServerHeader;
 use tokio::time::Instant;
 
@@ -20,7 +17,8 @@ pub(crate) fn prepare_proxied(response: &mut ResponseHead, context: &RequestCont
     response.fields.retain(|known, _| {
         !matches!(known, KeepAlive | ProxyConnection | DecoratorOperation | PeerMetadata | PeerMetadataId)
     });
-    if let Some(start) = context.upstream_start {
+    // As Envoy, from the end of the request on: tries that failed count, and a request that is not over has no such time.
+    if let Some(start) = context.request_end {
         let end = context.response_start.unwrap_or_else(Instant::now);
         let milliseconds = u64::try_from((end - start).as_millis()).unwrap_or(u64::MAX);
         response.fields.set_with(Known::ServiceTime, |text| append_number(milliseconds, text));
@@ -43,43 +41,11 @@ pub(crate) fn prepare_local(reply: &LocalReply, context: &mut RequestContext) ->
     (head, body)
 }
 
-/// Sends `reply` through Pingora unless something was sent already. An HTTP/1 connection serves on after it if the
-/// request was read whole.
-pub(crate) async fn send(session: &mut Session, context: &mut RequestContext, reply: &LocalReply) -> Result<()> {
-    if session.response_written().is_some_and(|sent| !sent.status.is_informational() || sent.status == 101) {
-        return Ok(());
-    }
-    let (head, body) = prepare_local(reply, context);
-    let header = head.to_pingora()?;
-    context.response = head;
-    let leaving = context.connection.as_ref().is_some_and(|connection| connection.is_leaving());
-    // A body that nobody wants is not waited for.
-    if leaving || must_close(reply) || !session.is_body_done() {
-        session.set_keepalive(None);
-    }
-    match &mut *session.downstream_session {
-        ServerSession::H2(stream) => {
-            stream.write_response_header(Box::new(header), body.is_empty())?;
-            if !body.is_empty() {
-                stream.write_body(body, true).await?;
-            }
-        }
-        downstream => {
-            downstream.write_response_header(Box::new(header)).await?;
-            downstream.write_response_body(body, true).await?;
-            let keeps = downstream.get_keepalive().is_some() && downstream.is_body_done();
-            if keeps && let Some(connection) = &context.connection {
-                connection.keep();
-            }
-        }
-    }
-    Ok(())
-}
-
 /// After a request that was not understood nobody knows where the next one begins; after CONNECT the client may take
 /// what follows for a tunnel's. A status that a route names says nothing of the request.
 pub(crate) fn must_close(reply: &LocalReply) -> bool {
-    reply.details != DIRECT_RESPONSE && matches!(reply.status, 400 | 405 | 408 | 414 | 426 | 431)
+    let is_refusal = matches!(reply.status, 400 | 405 | 408 | 414 | 426 | 431 | 501);
+    reply.details != DIRECT_RESPONSE && is_refusal || *reply == LocalReply::UPGRADE_FAILED
 }
 
 fn apply_operations(response: &mut ResponseHead, context: &RequestContext) {

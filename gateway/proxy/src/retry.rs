@@ -5,10 +5,6 @@
 
 use std::time::Duration;
 
-use pingora_error::{Error, ErrorType, Result};
-use pingora_proxy::Session;
-
-use crate::http_service::pause;
 use crate::local_reply::{Client, LocalReply};
 use crate::message::{Known, ResponseHead};
 use crate::request_context::RequestContext;
@@ -21,9 +17,6 @@ const MAX_REPLAYS: u32 = 3;
 const BACK_OFF: Duration = Duration::from_millis(25);
 const MAX_BACK_OFF: Duration = Duration::from_millis(250);
 
-/// The backend said in the head of its answer that the call may be made again.
-pub(crate) const RETRIABLE_GRPC_STATUS: ErrorType = ErrorType::Custom("RetriableGrpcStatus");
-
 /// Whether the policy allows one more try after one that did not reach the backend's application. That what was sent
 /// can be sent again is for the caller to know.
 pub(crate) fn allows(context: &RequestContext) -> bool {
@@ -34,16 +27,6 @@ pub(crate) fn allows(context: &RequestContext) -> bool {
 /// answered.
 pub(crate) fn allows_replay(context: &RequestContext) -> bool {
     context.replays < MAX_REPLAYS && context.request.is_idempotent() && !context.is_expired()
-}
-
-/// As [`allows`], for a request that Pingora holds.
-pub(crate) fn allows_in(session: &Session, context: &RequestContext) -> bool {
-    allows(context) && !session.as_ref().retry_buffer_truncated()
-}
-
-/// As [`allows_replay`], for a request that Pingora holds.
-pub(crate) fn allows_replay_in(session: &Session, context: &RequestContext) -> bool {
-    allows_replay(context) && !session.as_ref().retry_buffer_truncated()
 }
 
 /// Tries so far that the policy counts, without the first.
@@ -61,40 +44,15 @@ pub(crate) async fn pick_again(context: &mut RequestContext) -> Option<LocalRepl
         if let Some(at) = context.expires {
             wait = wait.min(at.saturating_duration_since(tokio::time::Instant::now()));
         }
-        pause(wait).await;
+        tokio::time::sleep(wait).await;
     }
     context.picked = None;
     context.picked = context.cluster.as_ref().and_then(|cluster| cluster.pick(&context.tried));
     context.picked.is_none().then_some(LocalReply::NO_HEALTHY_UPSTREAM)
 }
 
-/// As [`pick_again`], for Pingora.
-///
-/// # Errors
-/// The answer is in the context: no host is healthy any more, or no time is left.
-pub(crate) async fn prepare(context: &mut RequestContext) -> Result<()> {
-    context.reply = pick_again(context).await;
-    match &context.reply {
-        Some(_) => Error::e_explain(ErrorType::ConnectError, "no host"),
-        None => Ok(()),
-    }
-}
-
 /// Whether the head of an answer says UNAVAILABLE or CANCELLED to a gRPC client, which may be tried again.
 pub(crate) fn asks_for_another(response: &ResponseHead, context: &RequestContext) -> bool {
     context.client == Client::Grpc
         && response.fields.get(Known::GrpcStatus).is_some_and(|status| matches!(status, b"14" | b"1"))
-}
-
-/// Turns the head of an answer that asks for another try into a failure while one is allowed.
-///
-/// # Errors
-/// One that is to be retried.
-pub(crate) fn check_response(session: &Session, response: &ResponseHead, context: &RequestContext) -> Result<()> {
-    if !asks_for_another(response, context) || !allows_in(session, context) {
-        return Ok(());
-    }
-    let mut error = Error::explain(RETRIABLE_GRPC_STATUS, "the backend asks for another try").into_up();
-    error.set_retry(true);
-    Err(error)
 }

@@ -106,7 +106,8 @@ fn forward(selected: &Selected, context: &mut RequestContext) -> Option<LocalRep
         rewrite_path(rewrite, selected.route(), context);
     }
     if let Some(authority) = new_authority {
-        context.request.authority = authority;
+        let original = std::mem::replace(&mut context.request.authority, authority);
+        context.request.fields.set("x-envoy-original-host", original.as_bytes());
     }
     None
 }

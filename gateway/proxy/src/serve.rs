@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pingora_core::protocols::http::ServerSession;
 use socket2::{SockRef, TcpKeepalive};
 use tidegate_snapshot::{ListenerProtocol, NetworkFilter};
 use tokio::net::TcpStream;
@@ -15,17 +14,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::app::HttpApp;
+use crate::client_stream::{ClientStream, Io};
 use crate::connection::{Connection, Ends};
+use crate::decide::decide;
 use crate::establish::{Arrival, Established};
-use crate::http_service::decide;
-use crate::http1::{self, Client, Downstream, Ended, Expected, Incoming, Timer};
+use crate::http1::{self, Client, Downstream, Ended, Expected, Incoming, Timer, Upgraded};
 use crate::http2;
 use crate::listener::ListenerState;
 use crate::local_reply::LocalReply;
-use crate::message::Known;
 use crate::request_context::RequestContext;
-use crate::request_head::FramedHead;
-use crate::stream::{ClientStream, Digests, EdgeStream, Io};
 use crate::tcp;
 use crate::tls::Alpn;
 
@@ -72,7 +69,6 @@ pub(crate) async fn serve(tcp: TcpStream, ends: Ends, listener: Arc<ListenerStat
 async fn serve_http(client: ClientStream, connection: Arc<Connection>, app: Arc<HttpApp>) {
     let mut down = Downstream::new(client, connection.clone());
     let mut timer = Timer::default();
-    let draining = connection.listener.draining();
     let mut asked = Asked::new(connection.listener.draining());
     let mut expected = match connection.tls.as_ref().map(|tls| tls.alpn) {
         Some(Alpn::Http1) => Expected::Http1,
@@ -80,8 +76,6 @@ async fn serve_http(client: ClientStream, connection: Arc<Connection>, app: Arc<
         // As Envoy: without ALPN the first bytes tell.
         None | Some(Alpn::None | Alpn::Other) => Expected::Either,
     };
-    // What Pingora wants to know of a connection; few ever need it.
-    let mut digests: Option<Digests> = None;
     loop {
         down.rest();
         if !wait_for_request(&mut down, &mut timer, &app, &mut asked).await {
@@ -102,14 +96,7 @@ async fn serve_http(client: ClientStream, connection: Arc<Connection>, app: Arc<
                 let client = ClientStream { io: down.io, read: down.input };
                 return Box::pin(http2::serve(client, connection, app)).await;
             }
-            Next::Pingora(head) => {
-                let Some(digests) = Digests::of(&mut digests, &down.io, &connection) else { return };
-                let client = ClientStream { io: down.io, read: down.input };
-                match Box::pin(serve_with_pingora(client, head, digests, &connection, &app, &draining)).await {
-                    Some(client) => down = Downstream::new(client, connection.clone()),
-                    None => return,
-                }
-            }
+            Next::Tunnel(upgraded) => return Box::pin(upgraded.run(down)).await,
         }
     }
 }
@@ -123,8 +110,7 @@ enum Next {
     /// What came is no request that may be served.
     Refuse(LocalReply),
     Http2,
-    /// This request is Pingora's: an upgrade.
-    Pingora(FramedHead),
+    Tunnel(Box<Upgraded>),
 }
 
 /// Serves the request whose first bytes have come.
@@ -138,14 +124,9 @@ async fn serve_request(down: &mut Downstream, timer: &mut Timer, expected: Expec
         Incoming::End => return Next::End,
         Incoming::Refused(reply) => return Next::Refuse(reply),
     };
-    down.connection.begin_request();
     context.connection = Some(down.connection.clone());
     context.published = Some(shared.published_for(&down.connection.listener));
     let decided = decide(&mut context, shared);
-    if decided.is_none() && is_pingoras(&context) {
-        context.hand_over();
-        return Next::Pingora(head);
-    }
     down.begin(head);
     let ended = match decided {
         Some(reply) => {
@@ -157,51 +138,11 @@ async fn serve_request(down: &mut Downstream, timer: &mut Timer, expected: Expec
         None => http1::forward(down, context, app.upstreams(), timer, limits.stall_timeout).await,
     };
     match ended {
+        Ended::Tunnel(upgraded) => Next::Tunnel(upgraded),
         Ended::Keep if down.body_is_over() || down.skip_body().await => Next::Request,
         Ended::Keep | Ended::Close if down.has_unread_input() => Next::Linger,
         Ended::Keep | Ended::Close | Ended::Cut => Next::End,
     }
-}
-
-fn is_pingoras(context: &RequestContext) -> bool {
-    context.request.fields.contains(Known::Upgrade)
-}
-
-/// Serves a request through Pingora, and gives the connection back for the next one if it stays.
-async fn serve_with_pingora(
-    mut client: ClientStream,
-    head: FramedHead,
-    digests: Digests,
-    connection: &Arc<Connection>,
-    app: &HttpApp,
-    draining: &watch::Receiver<bool>,
-) -> Option<ClientStream> {
-    let prefix = client.read.split_to(head.length);
-    let stream = EdgeStream::http1(client, head, digests, connection.clone());
-    connection.begin_request();
-    let mut session = ServerSession::new_http1(Box::new(stream));
-    session.set_pipelined_prefix(prefix);
-    // The time is of no importance: idle connections wait elsewhere.
-    session.set_keepalive(Some(60));
-    let reused = app.serve_http1(session, connection, draining).await;
-    let is_reused = reused.is_some();
-    // Whatever Pingora has done with the stream, it leaves its socket with the connection.
-    drop(reused);
-    let parked = connection.take_parked()?;
-    if connection.is_tunnel() {
-        return None;
-    }
-    if is_reused || connection.is_kept() {
-        return Some(parked.client);
-    }
-    let down = Downstream::new(parked.client, connection.clone());
-    if !connection.is_admitted() {
-        app.refused(connection, &[], &LocalReply::BAD_REQUEST);
-        down.refuse(&LocalReply::BAD_REQUEST).await;
-    } else if parked.is_unread || down.has_unread_input() {
-        down.linger().await;
-    }
-    None
 }
 
 /// That the listener drains, which every connection wants to know and hardly any ever hears.

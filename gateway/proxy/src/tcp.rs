@@ -19,13 +19,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 
-use self::tunnel::{End, Progress, Side, Tunnel};
+use self::tunnel::{End, Side};
+pub(crate) use self::tunnel::{Progress, Tunnel};
 use crate::app::HttpApp;
+use crate::client_stream::ClientStream;
 use crate::connection::Connection;
 use crate::failure::plain;
 use crate::published::Published;
 use crate::shared::Shared;
-use crate::stream::ClientStream;
 use crate::telemetry::{Destination, RequestFacts, ResponseFlags, TcpCounters};
 use crate::upstream::{ClusterHandle, ConnectionGuard, ConnectionOrigin, PickedHost, Socket};
 

@@ -1,7 +1,7 @@
 //! Where requests go: clusters at run time, their endpoints, and the choice of one endpoint.
 //!
 //! It owns what survives a Snapshot (active requests and counters by address, DNS answers, cursors, what TLS was set up
-//! with), the load balancing over it, and connections with TLS. Plaintext connections of HTTP are Pingora's.
+//! with), the load balancing over it, and how connections are opened. Who keeps them is the exchange's affair.
 //!
 //! Invariants: choosing an endpoint takes no lock and allocates nothing; an address that stays in its cluster keeps its
 //! counters whatever else is swapped; a DNS answer touches its own cluster only; nothing outlives its last handle; no
@@ -22,7 +22,7 @@ pub(crate) mod testing;
 mod tls;
 
 pub(crate) use cluster::ClusterHandle;
-pub(crate) use connector::{OpenError, PoolKey, SecureStream, Target, TlsConnector, check};
+pub(crate) use connector::{OpenError, PoolKey, SecureStream, Target};
 pub(crate) use host::{ClusterTotals, ConnectionGuard, ConnectionOrigin, HostId, HostState, PickedHost};
 pub(crate) use registry::ClusterRegistry;
 pub use resolver::DnsOptions;

@@ -36,7 +36,6 @@ struct ClientVersion {
     platform: String,
     /// Lowest toolchain that builds it.
     rust: &'static str,
-    pingora: &'static str,
 }
 
 pub(crate) fn run(args: &VersionArgs, console: Console) -> anyhow::Result<Exit> {
@@ -49,21 +48,19 @@ pub(crate) fn run(args: &VersionArgs, console: Console) -> anyhow::Result<Exit> 
         build: if cfg!(debug_assertions) { "debug" } else { "release" },
         platform: format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
         rust: env!("CARGO_PKG_RUST_VERSION"),
-        pingora: "0.9.1",
     };
     match args.output {
         OutputFormat::Table if args.short => console.print(&format!("{}\n", version.version))?,
         OutputFormat::Table => {
             let paint = console.paint();
             console.print(&format!(
-                "{} {}\n  revision  {}\n  build     {} {}, rust {}, pingora {}\n",
+                "{} {}\n  revision  {}\n  build     {} {}, rust {}\n",
                 paint.strong("tidegate"),
                 version.version,
                 version.revision,
                 version.build,
                 version.platform,
-                version.rust,
-                version.pingora
+                version.rust
             ))?;
         }
         OutputFormat::Json => console.print_json(&Version { client_version: version })?,

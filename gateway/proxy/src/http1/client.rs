@@ -8,6 +8,8 @@ use crate::message::{Fields, ResponseHead};
 pub(crate) enum Encoding {
     /// With its head.
     Nothing,
+    /// With its head, since the client has asked for no more; an answer to GET may have a body.
+    Head,
     /// With the bytes that its head has announced.
     Length,
     /// With an end that is said when it has come.
@@ -50,6 +52,9 @@ pub(crate) trait Client {
 
     /// Resolves when the client has gone. Call it only when the body is over.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Whether it was the client itself that took this request back, and not its connection that has ended.
+    fn was_reset(&self) -> bool;
 
     /// Whether everything that was sent has left, as far as flow control knows.
     fn is_drained(&self) -> bool;

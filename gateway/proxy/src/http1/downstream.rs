@@ -10,10 +10,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client::{Client, ClientError, Encoding, Part};
 use crate::chunked::ChunkedScan;
+use crate::client_stream::{ClientStream, Io};
 use crate::connection::Connection;
-use crate::message::{Fields, ResponseHead};
+use crate::local_reply::may_have_body;
+use crate::message::{Fields, Known, ResponseHead};
 use crate::request_head::{FramedHead, Framing};
-use crate::stream::{ClientStream, Io};
 
 /// What of a request's body has not been read.
 #[derive(Clone, Copy, Debug)]
@@ -148,6 +149,10 @@ impl Client for Downstream {
         self.io.poll_closed(cx, &mut self.input).map(drop)
     }
 
+    fn was_reset(&self) -> bool {
+        false
+    }
+
     fn is_drained(&self) -> bool {
         self.output.is_empty() && !self.unflushed
     }
@@ -157,8 +162,13 @@ impl Client for Downstream {
         head.write_http1(&mut self.output);
         // The framing stands before the empty line.
         self.output.truncate(self.output.len() - 2);
-        if encoding == Encoding::Open {
-            self.output.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        let is_silent = may_have_body(head.status) && !head.fields.contains(Known::ContentLength);
+        match encoding {
+            Encoding::Nothing if is_silent => self.output.extend_from_slice(b"content-length: 0\r\n"),
+            // What GET would be answered with (RFC 9110 section 9.3.2).
+            Encoding::Head if is_silent => self.output.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            Encoding::Open => self.output.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            Encoding::Nothing | Encoding::Head | Encoding::Length => {}
         }
         if closes {
             self.output.extend_from_slice(b"connection: close\r\n");
@@ -173,7 +183,7 @@ impl Client for Downstream {
     fn send(&mut self, cx: &mut Context<'_>, data: &[u8], end: bool) -> io::Result<()> {
         let mut size_line = [0; 20];
         let (prefix, suffix): (&[u8], &[u8]) = match (self.encoding, data.is_empty(), end) {
-            (Encoding::Nothing | Encoding::Length, ..) | (_, true, false) => (b"", b""),
+            (Encoding::Nothing | Encoding::Head | Encoding::Length, ..) | (_, true, false) => (b"", b""),
             (Encoding::Open, true, true) => (b"", b"0\r\n\r\n"),
             (Encoding::Open, false, end) => {
                 let mut rest = &mut size_line[..];

@@ -1,6 +1,5 @@
-//! A request from its decision to its end: tries, what failures mean for it, and answers of our own.
-//!
-//! The counterpart for requests that Pingora serves is [`crate::failure`]; flags and details are the same, Envoy's.
+//! A request from its decision to its end: tries, what failures mean for it, and answers of our own. Flags and details are
+//! Envoy's.
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -14,23 +13,26 @@ use super::client::{Client, ClientError, Encoding};
 use super::date::http_date;
 use super::http2_relay::Http2Relay;
 use super::http2_upstream::{Lease, tls_failure};
-use super::relay::{Relay, RelayError, Transfer, UpstreamError};
+use super::relay::{Relay, RelayError, Relayed, Transfer, UpstreamError};
 use super::scratch::with_scratch;
 use super::timer::Timer;
+use super::tunnel::Upgraded;
 use super::upstream::{Upstream, Upstreams, Wanted};
 use crate::failure::{give_up_on_retries, plain, timed_out, tls_failure_of_io};
-use crate::local_reply::{LocalReply, ResetReason, may_have_body};
+use crate::local_reply::{LocalReply, ResetReason};
 use crate::message::{Known, Protocol};
 use crate::request_context::RequestContext;
 use crate::telemetry::ResponseFlags;
-use crate::upstream::{ConnectionOrigin, OpenError};
-use crate::{peer, respond, retry};
+use crate::upstream::{ConnectionOrigin, OpenError, Target};
+use crate::{respond, retry};
 
 /// How long the client may take to read an answer of our own.
 const REPLY_TIME: Duration = Duration::from_secs(5);
 
+/// How much of a body is read for nothing so that its connection may stay.
+const SKIMMED: u64 = 256 * 1024;
+
 /// What becomes of the client's connection after a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ended {
     /// The next request may follow, once the rest of this one is read.
     Keep,
@@ -38,6 +40,15 @@ pub(crate) enum Ended {
     Close,
     /// The connection is cut: the client must see that its answer is not whole.
     Cut,
+    /// It becomes a tunnel.
+    Tunnel(Box<Upgraded>),
+}
+
+/// How a try ended that did not fail.
+enum Tried {
+    Answered,
+    Again,
+    Tunnel(Upstream),
 }
 
 /// What ends a request without a backend's answer.
@@ -61,8 +72,9 @@ pub(crate) async fn forward<C: Client>(
     let mut transfer = Transfer::default();
     let failure = loop {
         match attempt(down, &mut context, &mut transfer, upstreams, timer, stall).await {
-            Ok(true) => break None,
-            Ok(false) => {}
+            Ok(Tried::Answered) => break None,
+            Ok(Tried::Again) => {}
+            Ok(Tried::Tunnel(upstream)) => return Ended::Tunnel(Box::new(Upgraded::new(upstream, context))),
             Err(failure) => break Some(failure),
         }
     };
@@ -72,20 +84,46 @@ pub(crate) async fn forward<C: Client>(
         None => Ended::Keep,
         Some(Failure::Reply(reply)) if transfer.started => {
             context.flags |= reply.flags;
+            context.details = reply.details_after_start();
             Ended::Cut
         }
         Some(Failure::Reply(reply)) => {
-            return self::reply(down, context, &reply, transfer.received).await;
+            let received = transfer.received + skim(down, &mut context).await;
+            return self::reply(down, context, &reply, received).await;
         }
         Some(Failure::Gone) => {
-            context.flags |= ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION;
-            context.details = "downstream_remote_disconnect".into();
+            let (flag, details) = match down.was_reset() {
+                true => (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_reset"),
+                false => (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect"),
+            };
+            context.flags |= flag;
+            context.details = details.into();
             Ended::Cut
         }
     };
     let code = if transfer.started { context.response.status } else { 0 };
     context.log(code, transfer.received, transfer.sent);
     ended
+}
+
+/// Takes what has already come of a body that nobody will read, if it is short, and tells how much that was: the
+/// connection may serve on after it.
+async fn skim<C: Client>(down: &mut C, context: &mut RequestContext) -> u64 {
+    let mut taken = 0;
+    poll_fn(|cx| {
+        while !down.body_is_over() && taken < SKIMMED {
+            match with_scratch(|room| down.poll_body(cx, room)) {
+                Poll::Ready(Ok(part)) => taken += part.length as u64,
+                Poll::Ready(Err(_)) | Poll::Pending => break,
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
+    if down.body_is_over() {
+        context.request_is_over();
+    }
+    taken
 }
 
 /// Answers a request ourselves; counts and logs it. `received` is what was read of its body.
@@ -97,16 +135,16 @@ pub(crate) async fn reply<C: Client>(
 ) -> Ended {
     let (mut head, body) = respond::prepare_local(reply, &mut context);
     head.fields.set_known(Known::Date, &http_date(context.start));
-    if may_have_body(head.status) && !head.fields.contains(Known::ContentLength) {
-        // What says all in its head, as answers of gRPC do, ends with it.
-        head.fields.set_known(Known::ContentLength, b"0");
-    }
     // A body that nobody wants is not waited for.
     let closes = context.request.closes || down.is_leaving() || respond::must_close(reply) || !down.body_is_over();
     let mut code = 0;
     if down.is_drained() {
         code = head.status;
-        let encoding = if body.is_empty() { Encoding::Nothing } else { Encoding::Length };
+        let encoding = match body.is_empty() {
+            _ if context.request.is_head() => Encoding::Head,
+            true => Encoding::Nothing,
+            false => Encoding::Length,
+        };
         down.send_head(&head, encoding, closes);
         let mut begun = false;
         let sent = poll_fn(|cx| {
@@ -126,7 +164,7 @@ pub(crate) async fn reply<C: Client>(
     }
 }
 
-/// One try. True if the request was answered, false if another try is to be made.
+/// One try.
 async fn attempt<C: Client>(
     down: &mut C,
     context: &mut RequestContext,
@@ -134,7 +172,7 @@ async fn attempt<C: Client>(
     upstreams: &Upstreams,
     timer: &mut Timer,
     stall: Duration,
-) -> Result<bool, Failure> {
+) -> Result<Tried, Failure> {
     context.attempts += 1;
     context.connected = false;
     if context.attempts > 1
@@ -143,7 +181,7 @@ async fn attempt<C: Client>(
         return Err(Failure::Reply(reply));
     }
     let Some((connected, origin)) = connect(down, context, transfer, upstreams, timer).await? else {
-        return Ok(false);
+        return Ok(Tried::Again);
     };
     context.connected = true;
     let now = Instant::now();
@@ -157,8 +195,10 @@ async fn attempt<C: Client>(
             let mut relay = Relay::new(down, &mut upstream, context, transfer, timer, stall);
             let relayed = poll_fn(|cx| with_scratch(|room| relay.poll(cx, room))).await;
             let heard = relay.heard;
-            if relayed.as_ref().is_ok_and(|keeps| *keeps) {
-                upstreams.put(upstream, context.response_start.unwrap_or(now));
+            match relayed {
+                Ok(Relayed::Tunnel) => return Ok(Tried::Tunnel(upstream)),
+                Ok(Relayed::Reusable) => upstreams.put(upstream, context.response_start.unwrap_or(now)),
+                Ok(Relayed::Spent) | Err(_) => {}
             }
             (relayed.map(drop), heard)
         }
@@ -171,19 +211,19 @@ async fn attempt<C: Client>(
         },
     };
     match relayed {
-        Ok(()) => Ok(true),
-        Err(error) => judge(error, context, transfer, origin, heard),
+        Ok(()) => Ok(Tried::Answered),
+        Err(error) => judge(error, context, transfer, origin, heard).map(|()| Tried::Again),
     }
 }
 
-/// What a failed exchange means: false for another try, or the failure.
+/// What a failed exchange means: another try, or the failure.
 fn judge(
     error: RelayError,
     context: &mut RequestContext,
     transfer: &Transfer,
     origin: ConnectionOrigin,
     heard: bool,
-) -> Result<bool, Failure> {
+) -> Result<(), Failure> {
     let error = match error {
         RelayError::Client(ClientError::Gone) => return Err(Failure::Gone),
         RelayError::Client(ClientError::Malformed) => return Err(Failure::Reply(LocalReply::BAD_REQUEST)),
@@ -192,7 +232,7 @@ fn judge(
         RelayError::AskedAgain => {
             let host = context.host().map(|host| host.id());
             context.tried.extend(host);
-            return Ok(false);
+            return Ok(());
         }
         RelayError::Upstream(error) => error,
     };
@@ -207,14 +247,14 @@ fn judge(
         let host = context.host().map(|host| host.id());
         context.tried.extend(host);
         if retry::allows(context) && transfer.can_resend() {
-            return Ok(false);
+            return Ok(());
         }
         give_up_on_retries(context);
     }
     let is_stale = origin == ConnectionOrigin::Pooled && !heard && matches!(error, UpstreamError::Broken(_));
     if is_stale && transfer.can_resend() && retry::allows_replay(context) {
         context.replays += 1;
-        return Ok(false);
+        return Ok(());
     }
     let retried = retry::retries_made(context) > 0;
     let (reason, failure) = match error {
@@ -249,9 +289,11 @@ async fn connect<C: Client>(
         UpstreamProtocol::Http2 => true,
         UpstreamProtocol::AsDownstream => context.request.protocol == Protocol::Http2,
     };
+    // An upgrade is HTTP/1's; HTTP/2 has no room for it.
+    let http2 = http2 && !context.request.is_upgrade();
     let wanted = match cluster.tls() {
         None => Wanted::Plain(host),
-        Some(tls) => match peer::target(&context.request.authority, tls, &host, http2) {
+        Some(tls) => match Target::new(&context.request.authority, tls, &host, http2) {
             Ok(target) => Wanted::Secure(target),
             Err(failure) => {
                 host.connect_failed();
@@ -317,7 +359,7 @@ async fn connect<C: Client>(
     }
     let again = retry::allows(context) && transfer.can_resend();
     let reply = LocalReply::upstream_reset(reason, failure.as_deref(), retry::retries_made(context) > 0);
-    context.transport_failure = Some(failure.unwrap_or_else(|| "delayed connect error".into()));
+    context.transport_failure = failure;
     if again {
         return Ok(None);
     }

@@ -217,6 +217,7 @@ impl<'a, C: Client> Http2Relay<'a, C> {
             context.response.fields.set_known(Known::ContentLength, b"0");
         }
         let encoding = match length {
+            _ if context.request.is_head() => Encoding::Head,
             _ if !has_body || ends => Encoding::Nothing,
             Some(_) => Encoding::Length,
             None => Encoding::Open,

@@ -10,6 +10,7 @@ use super::response_head::{self, Framing, Malformed};
 use super::timer::Timer;
 use super::upstream::Upstream;
 use crate::chunked::ChunkedScan;
+use crate::edge;
 use crate::local_reply::{ResetReason, may_have_body};
 use crate::message::Known;
 use crate::request_context::RequestContext;
@@ -107,6 +108,16 @@ enum Answer {
     Done,
 }
 
+/// How an exchange ended that was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Relayed {
+    /// The connection may be used again.
+    Reusable,
+    Spent,
+    /// Both sides have agreed on a tunnel.
+    Tunnel,
+}
+
 pub(super) struct Relay<'a, C> {
     pub(super) down: &'a mut C,
     pub(super) up: &'a mut Upstream,
@@ -122,6 +133,8 @@ pub(super) struct Relay<'a, C> {
     answer: Answer,
     /// The connection may be used again.
     keeps: bool,
+    /// 101 was sent: what follows is no HTTP.
+    tunnels: bool,
     /// Bytes of the answer have come.
     pub(super) heard: bool,
     patience: Patience,
@@ -152,16 +165,17 @@ impl<'a, C: Client> Relay<'a, C> {
             broken: None,
             answer: Answer::Head(Vec::new()),
             keeps: false,
+            tunnels: false,
             heard: false,
             patience,
         }
     }
 
-    /// Relays until the answer has passed, and tells whether the backend's connection may be used again.
+    /// Relays until the answer has passed, and tells what the backend's connection is good for then.
     ///
     /// # Errors
     /// The exchange failed; what was passed on is in the transfer and the context.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<bool, RelayError>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<Relayed, RelayError>> {
         loop {
             let mut moved = self.send(cx)?;
             moved |= self.pass_body(cx, room)?;
@@ -170,7 +184,11 @@ impl<'a, C: Client> Relay<'a, C> {
                 && self.down.is_drained()
             {
                 let sent_all = self.written == self.output.len() && !self.unflushed && self.broken.is_none();
-                return Poll::Ready(Ok(self.keeps && sent_all && self.down.body_is_over()));
+                return Poll::Ready(Ok(match self.keeps && sent_all && self.down.body_is_over() {
+                    _ if self.tunnels => Relayed::Tunnel,
+                    true => Relayed::Reusable,
+                    false => Relayed::Spent,
+                }));
             }
             if !moved {
                 break;
@@ -306,12 +324,25 @@ impl<'a, C: Client> Relay<'a, C> {
             self.up.put_back(&room[body..read]);
             return Ok(true);
         }
+        if self.tunnels {
+            self.up.put_back(&room[body..read]);
+            self.down.send(cx, b"", true).map_err(|_| ClientError::Gone)?;
+            return Ok(true);
+        }
         self.take_body(cx, &mut room[body..read])?;
         Ok(true)
     }
 
     fn broke(&mut self, error: Option<io::Error>) -> RelayError {
-        RelayError::Upstream(UpstreamError::Broken(self.broken.take().or(error)))
+        let is_between = match &self.answer {
+            Answer::Head(before) => before.is_empty(),
+            Answer::Length(_) | Answer::Chunked(_) | Answer::Close | Answer::Done => false,
+        };
+        // As Envoy: an answer that breaks off breaks the protocol, and no answer is a connection that has ended.
+        RelayError::Upstream(match is_between {
+            true => UpstreamError::Broken(self.broken.take().or(error)),
+            false => UpstreamError::Malformed,
+        })
     }
 
     fn take_head(&mut self, framed: response_head::FramedResponse) -> Result<(), RelayError> {
@@ -320,8 +351,10 @@ impl<'a, C: Client> Relay<'a, C> {
             return answer::pass_interim(self.down, self.context);
         }
         answer::judge(self.context, self.transfer)?;
+        self.tunnels = self.context.response.status == 101;
         let has_body = may_have_body(self.context.response.status) && !self.context.request.is_head();
         let encoding = match framed.framing {
+            _ if self.context.request.is_head() => Encoding::Head,
             _ if !has_body => Encoding::Nothing,
             Framing::Length(0) => Encoding::Nothing,
             Framing::Length(_) => Encoding::Length,
@@ -369,10 +402,26 @@ fn write_head(down: &impl Client, context: &mut RequestContext, output: &mut Vec
     let fields = &mut context.request.fields;
     if !down.body_is_over() && down.body_length().is_none() {
         fields.set_known(Known::TransferEncoding, b"chunked");
+    } else if means_a_body(&context.request.method)
+        && !fields.contains(Known::ContentLength)
+        && !fields.contains(Known::TransferEncoding)
+    {
+        // RFC 9110 section 8.6: some servers answer 411 to a POST that says nothing of its body.
+        fields.set_known(Known::ContentLength, b"0");
     }
-    // Only a server of HTTP/2 has a use for it.
-    fields.remove_known(Known::Te);
+    if fields.contains(Known::Te) {
+        match edge::accepts_trailers(fields.all(Known::Te)) {
+            true => fields.set_known(Known::Te, b"trailers"),
+            false => fields.remove_known(Known::Te),
+        }
+    }
     let attempts = context.attempts;
     fields.set_with(Known::AttemptCount, |text| append_number(attempts.into(), text));
     context.request.write_http1(output);
+}
+
+/// Whether a request of this method says what it has of a body even if that is nothing (Envoy's
+/// `requestShouldHaveNoBody`, the other way round).
+fn means_a_body(method: &str) -> bool {
+    !matches!(method, "GET" | "HEAD" | "DELETE" | "TRACE" | "CONNECT")
 }

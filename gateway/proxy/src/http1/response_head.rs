@@ -59,6 +59,13 @@ pub(super) fn read(bytes: &[u8], response: &mut ResponseHead) -> Result<Option<F
     }
     response.fields.adopt(head);
     let framing = framing(response)?;
+    if status < 200 || status == 204 {
+        // RFC 9110 section 8.6: there is no body to have a length. As Envoy: one of nothing is overlooked.
+        if !matches!(framing, Framing::Close | Framing::Length(0)) {
+            return Err(Malformed);
+        }
+        response.fields.remove_known(Known::ContentLength);
+    }
     let keeps = keeps(response, is_http11);
     use Known::{Connection, KeepAlive, ProxyConnection, TransferEncoding};
     let keep_upgrade = status == 101;

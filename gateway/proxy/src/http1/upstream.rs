@@ -16,12 +16,13 @@ use tokio::time::Instant;
 
 use super::http2_upstream::Http2Pool;
 use super::pool::IdlePool;
-use crate::peer::IDLE;
 use crate::upstream::{ConnectionGuard, HostState, OpenError, PoolKey, SecureStream, Socket, Target};
 
 /// Idle HTTP/2 connections that one worker keeps at most. They cost more than those of HTTP/1 (some 50 KiB), one serves
 /// many requests, and where the Host is the server name clients choose how many there are.
 const MAX_IDLE_HTTP2: usize = 1024;
+/// An idle connection is kept this long; backends that keep theirs for a minute, as many do, close after us.
+pub(super) const IDLE: Duration = Duration::from_secs(55);
 /// How often idle connections are looked at: whether their time is over or their backend has closed them.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -184,6 +185,13 @@ impl Upstream {
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Io::Secure(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+        }
     }
 
     /// Whether something came while nobody had asked: bytes that belong to no answer, or the connection's end.

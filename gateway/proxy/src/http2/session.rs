@@ -13,13 +13,13 @@ use tokio::time::{Instant, timeout};
 use super::state::{Shared, State};
 use super::stream::Http2Stream;
 use crate::app::HttpApp;
+use crate::client_stream::{ClientStream, Io};
 use crate::connection::Connection;
-use crate::http_service::decide;
+use crate::decide::decide;
 use crate::http1::{self, Client, Timer, with_scratch};
 use crate::local_reply::LocalReply;
 use crate::message::{self, Protocol};
 use crate::request_context::RequestContext;
-use crate::stream::{ClientStream, Io};
 use crate::telemetry::{ParseError, ResponseFlags};
 
 /// Flow control over all streams of a connection: Envoy's advice for edges.
@@ -246,7 +246,7 @@ impl Session {
                     streams.open(stream, end_stream);
                 }
                 Event::TooLarge { stream, head } => {
-                    let verdict = Verdict::Reply(LocalReply::HEADERS_TOO_LARGE);
+                    let verdict = Verdict::Reply(LocalReply::HEADER_LIST_TOO_LARGE);
                     self.new.push(self.request(stream, head, true, verdict));
                     streams.open(stream, true);
                 }

@@ -37,7 +37,7 @@ impl Http2Stream {
 
     /// Ends the stream as its request did.
     pub(super) fn finish(mut self, ended: Ended) {
-        self.is_complete &= ended != Ended::Cut;
+        self.is_complete &= !matches!(ended, Ended::Cut);
     }
 
     /// Offers what waits.
@@ -112,6 +112,11 @@ impl Client for Http2Stream {
         }
     }
 
+    fn was_reset(&self) -> bool {
+        let mut state = self.shared.state.lock();
+        !state.is_over && state.streams.get(self.id).is_some_and(|stream| stream.is_gone)
+    }
+
     fn is_drained(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -134,7 +139,8 @@ impl Client for Http2Stream {
     }
 
     fn send_head(&mut self, head: &ResponseHead, encoding: Encoding, _closes: bool) {
-        let then = if encoding == Encoding::Nothing { Then::End } else { Then::More };
+        let is_whole = matches!(encoding, Encoding::Nothing | Encoding::Head);
+        let then = if is_whole { Then::End } else { Then::More };
         let mut state = self.shared.state.lock();
         // As above.
         let sent = state.codec.send_headers(self.id, head.status, fields(&head.fields), then);

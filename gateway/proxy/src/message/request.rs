@@ -58,6 +58,11 @@ impl RequestHead {
         self.method == "HEAD"
     }
 
+    /// Whether it asks for a WebSocket, once it is canonical.
+    pub(crate) fn is_upgrade(&self) -> bool {
+        self.fields.contains(Known::Upgrade)
+    }
+
     /// RFC 9110 section 9.2.2.
     pub(crate) fn is_idempotent(&self) -> bool {
         matches!(self.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")

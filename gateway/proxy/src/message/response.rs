@@ -37,7 +37,11 @@ impl ResponseHead {
         if self.status == 200 {
             return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
         }
-        let reason = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
+        let reason = match self.status {
+            // The `http` crate has it without its hyphen (RFC 9110 section 15.3.4).
+            203 => Some("Non-Authoritative Information"),
+            status => StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()),
+        };
         out.extend_from_slice(b"HTTP/1.1 ");
         let digits = [self.status / 100 % 10, self.status / 10 % 10, self.status % 10];
         out.extend(digits.map(|digit| b'0' + digit as u8));

@@ -22,7 +22,7 @@ const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// Why a tunnel is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     /// Both sides have said all.
     Complete,
     /// This side reset its connection.
@@ -34,7 +34,7 @@ pub(super) enum End {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Client,
     Upstream,
 }
@@ -63,7 +63,7 @@ impl Failure {
 }
 
 /// Two streams that are joined. Holds no buffer while nothing moves.
-pub(super) struct Tunnel<'a, C: ?Sized, U: ?Sized> {
+pub(crate) struct Tunnel<'a, C: ?Sized, U: ?Sized> {
     client: &'a mut C,
     upstream: &'a mut U,
     up: Direction,
@@ -74,14 +74,14 @@ pub(super) struct Tunnel<'a, C: ?Sized, U: ?Sized> {
 
 /// What a tunnel has carried so far; known also when the tunnel is dropped in the middle.
 #[derive(Default, Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     received: AtomicU64,
     sent: AtomicU64,
 }
 
 impl Progress {
     /// Received from the client, sent to the client.
-    pub(super) fn get(&self) -> (u64, u64) {
+    pub(crate) fn get(&self) -> (u64, u64) {
         (self.received.load(Relaxed), self.sent.load(Relaxed))
     }
 
@@ -118,7 +118,7 @@ where
     U: AsyncRead + AsyncWrite + Unpin + ?Sized,
 {
     /// `early` was read of the client already. Without a timeout a tunnel in which nothing moves never ends.
-    pub(super) fn new(
+    pub(crate) fn new(
         client: &'a mut C,
         upstream: &'a mut U,
         early: Vec<u8>,
@@ -131,7 +131,7 @@ where
     }
 
     /// Passes bytes on until the tunnel is over. Calls `report` some seconds after something moved, again and again.
-    pub(super) async fn run(mut self, mut report: impl FnMut()) -> End {
+    pub(crate) async fn run(mut self, mut report: impl FnMut()) -> End {
         let mut moved_at = Instant::now();
         let mut idle = pin!(sleep_until(moved_at + self.idle_timeout));
         let mut reporting = pin!(sleep_until(moved_at));

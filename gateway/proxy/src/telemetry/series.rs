@@ -83,8 +83,7 @@ struct ThreadSeries {
 }
 
 thread_local! {
-    // The one static of the crate: Pingora hands the same proxy object to a request wherever it runs, so a worker's own
-    // state can hang on the thread only. It caches and owns nothing.
+    // Requests are given what all workers share, so a worker's own share hangs on its thread. It caches and owns nothing.
     static THREAD: RefCell<ThreadSeries> = RefCell::default();
 }
 

@@ -387,3 +387,37 @@ async fn what_no_uri_may_hold_is_encoded() {
     let answer = get(edge.address(), "/<a>?b=`c`<").await;
     assert_eq!((answer.status, answer.text()), (200, "http://a.com/%3Ca%3E?b=%60c%60%3C"));
 }
+
+#[tokio::test]
+async fn requests_that_were_given_up_leave_their_connections_as_they_were() {
+    let backend = serve(|request, mut respond| {
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(..10))).await;
+            let Ok(mut send) = respond.send_response(head(&[]), false) else { return };
+            offer(&mut send, vec![0; fastrand::usize(..200_000)].into(), true).await;
+            drop(request);
+        });
+    })
+    .await;
+    let edge = Edge::start(Config::to_http2(backend).snapshot()).await;
+    let address = edge.address();
+    for _ in 0..5 {
+        let leaving = (0..60).map(|_| async move {
+            let mut client = Client::connect(address).await;
+            client.send("POST / HTTP/1.1\r\nHost: a.com\r\nContent-Length: 100000\r\n\r\n").await;
+            client.send(vec![0; fastrand::usize(..=100_000)]).await;
+            let _ = timeout(Duration::from_millis(fastrand::u64(..20)), client.try_answer(false)).await;
+        });
+        futures::future::join_all(leaving).await;
+    }
+    for _ in 0..100 {
+        let endpoint = edge.gateway.clusters()[0].endpoints[0].clone();
+        if endpoint.rq_active == 0 {
+            assert!(endpoint.cx_total <= WORKERS as u64, "{endpoint:?}");
+            assert_eq!(get(address, "/").await.status, 200);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("requests are still counted: {:?}", edge.gateway.clusters()[0].endpoints[0]);
+}

@@ -1,45 +1,25 @@
 use std::fmt;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use async_trait::async_trait;
-use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
-    UniqueIDType,
-};
-use pingora_http::ResponseHeader;
 use rustix::io::Errno;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
-use super::PoolKey;
 use crate::upstream::{ConnectionGuard, HostState, Socket};
 
-/// A secured connection to an endpoint, as Pingora wants its streams.
+/// A secured connection to an endpoint.
 pub(crate) struct SecureStream {
     tls: TlsStream<Socket>,
-    /// Carries the key of the connection to the requests on it.
-    digest: Arc<ProxyDigest>,
-    socket: Arc<SocketDigest>,
-    http2: bool,
     _open: ConnectionGuard,
 }
 
 impl SecureStream {
-    pub(super) fn new(tls: TlsStream<Socket>, key: Arc<PoolKey>, host: &HostState) -> pingora_error::Result<Self> {
-        let socket = SocketDigest::from_raw_fd(tls.get_ref().0.as_raw_fd());
-        let http2 = key.http2;
-        // Any response will do: the digest is only a carrier.
-        let digest = ProxyDigest::new(Box::new(ResponseHeader::build_no_case(200, Some(0))?), Some(Box::new(key)));
-        Ok(Self { tls, digest: Arc::new(digest), socket: Arc::new(socket), http2, _open: host.connection_opened() })
+    pub(super) fn new(tls: TlsStream<Socket>, host: &HostState) -> Self {
+        Self { tls, _open: host.connection_opened() }
     }
-}
 
-impl SecureStream {
     /// Our own address; none for Unix sockets.
     pub(crate) fn local_address(&self) -> Option<std::net::SocketAddr> {
         self.tls.get_ref().0.local_address()
@@ -71,7 +51,7 @@ impl Write for Now<'_> {
 
 impl fmt::Debug for SecureStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecureStream(http2: {})", self.http2)
+        f.write_str("SecureStream")
     }
 }
 
@@ -79,7 +59,7 @@ impl AsyncRead for SecureStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tls).poll_read(cx, out).map_err(|error| match error.kind() {
             // The backend closed without a goodbye. An answer that ends so may be cut (RFC 9112 section 9.8); a pooled
-            // connection has died, which Pingora believes errors of the system only.
+            // connection has died.
             io::ErrorKind::UnexpectedEof => Errno::CONNRESET.into(),
             _ => error,
         })
@@ -111,45 +91,3 @@ impl AsyncWrite for SecureStream {
         Pin::new(&mut self.tls).poll_shutdown(cx)
     }
 }
-
-#[async_trait]
-impl Shutdown for SecureStream {
-    async fn shutdown(&mut self) {
-        // Nobody is left to tell when it fails.
-        let _ = AsyncWriteExt::shutdown(&mut self.tls).await;
-    }
-}
-
-impl UniqueID for SecureStream {
-    /// The pool asks the system whose address a pooled connection has.
-    fn id(&self) -> UniqueIDType {
-        self.tls.get_ref().0.as_raw_fd()
-    }
-}
-
-impl Ssl for SecureStream {
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        Some(if self.http2 { ALPN::H2 } else { ALPN::H1 })
-    }
-}
-
-impl GetTimingDigest for SecureStream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for SecureStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        Some(self.digest.clone())
-    }
-}
-
-impl GetSocketDigest for SecureStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(self.socket.clone())
-    }
-}
-
-#[async_trait]
-impl Peek for SecureStream {}
