@@ -4,6 +4,7 @@
 //! routes, is seen by every policy, and is what the backend receives.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub enum PathNormalization {
     /// Only the fragment is removed.
     None,
-    /// Decodes unreserved characters, resolves dot segments, turns `\` into `/`.
+    /// Decodes unreserved characters, escapes what no path may hold, resolves dot segments, turns `\` into `/`.
     #[default]
     Base,
     /// Base, then runs of `/` become one.
@@ -67,7 +68,8 @@ fn is_canonical(path: &str, mode: PathNormalization) -> bool {
     let mut previous = 0;
     for &byte in path.as_bytes() {
         match byte {
-            b'%' | b'\\' | 0 => return false,
+            b'%' | b'\\' => return false,
+            byte if must_be_escaped(byte) => return false,
             b'.' if previous == b'/' => return false,
             b'/' if previous == b'/' && mode != PathNormalization::Base => return false,
             _ => {}
@@ -77,12 +79,19 @@ fn is_canonical(path: &str, mode: PathNormalization) -> bool {
     true
 }
 
-/// Decodes escapes of unreserved characters (RFC 3986 section 2.3), and of slashes if `slashes`; folds `\` to `/`.
+/// What no path may hold as it is (RFC 3986 section 3.3) and clients send all the same. As Envoy, square brackets pass.
+const fn must_be_escaped(byte: u8) -> bool {
+    matches!(byte, 0..=b' ' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f..)
+}
+
+/// Decodes escapes of unreserved characters (RFC 3986 section 2.3), and of slashes if `slashes`; folds `\` to `/`; escapes
+/// what must be.
 fn decode(path: &str, slashes: bool) -> Result<String, BadPath> {
     let bytes = path.as_bytes();
     let mut out = String::with_capacity(path.len());
     let mut rest = path;
-    while let Some(at) = rest.find(['%', '\\', '\0']) {
+    let is_special = |c: char| matches!(c, '%' | '\\') || u8::try_from(c).map_or(true, must_be_escaped);
+    while let Some(at) = rest.find(is_special) {
         out.push_str(&rest[..at]);
         let offset = path.len() - rest.len() + at;
         match bytes[offset] {
@@ -91,6 +100,14 @@ fn decode(path: &str, slashes: bool) -> Result<String, BadPath> {
                 rest = &rest[at + 1..];
             }
             0 => return Err(BadPath::Nul),
+            byte if must_be_escaped(byte) => {
+                let length = rest[at..].chars().next().map_or(1, char::len_utf8);
+                for byte in &bytes[offset..offset + length] {
+                    // Writing to a text cannot fail.
+                    _ = write!(out, "%{byte:02X}");
+                }
+                rest = &rest[at + length..];
+            }
             _ => {
                 let decoded = bytes.get(offset + 1..offset + 3).and_then(hex_pair);
                 match decoded {
@@ -193,7 +210,8 @@ mod tests {
         check(Base, "/a%zz%2", "/a%zz%2");
         check(Base, "/a.b/..c/...", "/a.b/..c/...");
         check(Base, "/a/../b?x=/../y#f", "/b?x=/../y");
-        check(Base, "/é/../ü", "/ü");
+        check(Base, "/é/../ü", "/%C3%BC");
+        check(Base, "/a\"b<c>{d}|^`[e]'?\"é", "/a%22b%3Cc%3E%7Bd%7D%7C%5E%60[e]'?\"é");
     }
 
     #[test]
