@@ -256,9 +256,7 @@ async fn an_answer_before_the_end_of_the_request_is_the_answer() {
     let port = free_port();
     let folder = ConfigFolder::with(yaml::echo(port, backend));
     let _tidegate = Tidegate::start(&folder).await;
-    // A body that the backend neither reads nor refuses is passed on as far as the sockets hold it: Pingora writes to an
-    // HTTP/1 backend without reading meanwhile. Beyond that the answer waits for the stall timeout, which the data plane's
-    // own tests set low (`limits.rs`).
+    // Whether the backend goes on reading what it has answered already, or not, the answer is the client's.
     for (target, length) in [("/drained", 20 << 20), ("/unread", 64 << 10)] {
         for protocol in BOTH {
             let body = vec![b'x'; length];
