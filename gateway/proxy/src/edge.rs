@@ -132,6 +132,9 @@ fn is_authority(text: &str) -> bool {
 
 /// Normalizes the path; what comes out is what routes, is logged and is forwarded.
 fn settle_path(request: &mut RequestHead, mesh: &MeshSettings) -> Result<(), LocalReply> {
+    if request.target == "*" && request.method == "OPTIONS" {
+        return Err(LocalReply::ASTERISK);
+    }
     let normal = match tidegate_snapshot::normalize(&request.target, mesh.path_normalization) {
         Ok(normal) if normal == request.target => None,
         Ok(normal) => Some(normal.into_owned()),
@@ -161,7 +164,8 @@ fn settle_connection(request: &mut RequestHead) -> Result<(), LocalReply> {
             upgrades = true;
         } else if option.eq_ignore_ascii_case(b"close") {
             closes = true;
-        } else if !option.eq_ignore_ascii_case(b"keep-alive") {
+        } else if !option.eq_ignore_ascii_case(b"keep-alive") && !option.eq_ignore_ascii_case(b"te") {
+            // (`te` has a rule of its own, and clients have to nominate it: RFC 9110 section 10.1.4.)
             // A quoted or decorated name is an attempt to get past a comparison of names.
             let name = option.iter().all(|byte| is_token(*byte)).then(|| HeaderName::from_bytes(option).ok()).flatten();
             let name = name.filter(|_| nominated.len() < MAX_NOMINATIONS).ok_or(LocalReply::BAD_REQUEST)?;

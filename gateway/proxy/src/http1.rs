@@ -28,7 +28,7 @@ mod timer;
 mod tunnel;
 mod upstream;
 
-pub(crate) use client::{Client, ClientError, Encoding, Part};
+pub(crate) use client::{Client, ClientError, Departure, Encoding, Part};
 pub(crate) use downstream::Downstream;
 pub(crate) use exchange::{Ended, forward, reply};
 pub(crate) use reader::{Expected, Incoming};

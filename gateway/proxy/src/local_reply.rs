@@ -76,10 +76,13 @@ impl LocalReply {
     pub(crate) const BAD_REQUEST: Self =
         Self::fixed(400, "Bad Request", ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, "http1.codec_error");
     pub(crate) const MISSING_HOST: Self = Self::fixed(400, "", ResponseFlags::NONE, "missing_host_header");
-    pub(crate) const BAD_HOST: Self = Self::fixed(400, "", ResponseFlags::NONE, "invalid_host_header");
+    pub(crate) const BAD_HOST: Self =
+        Self::fixed(400, "Bad Request", ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, "http.invalid_authority");
     pub(crate) const BAD_PATH: Self = Self::fixed(400, "", ResponseFlags::NONE, "path_normalization_failed");
     pub(crate) const UPGRADE_FAILED: Self = Self::fixed(403, "", ResponseFlags::NONE, "upgrade_failed");
     pub(crate) const NO_ROUTE: Self = Self::fixed(404, "", ResponseFlags::NO_ROUTE_FOUND, "route_not_found");
+    /// `OPTIONS *` asks for the server as a whole, which has no routes.
+    pub(crate) const ASTERISK: Self = Self::fixed(404, "", ResponseFlags::NONE, "absolute_path_rejected");
     pub(crate) const CONNECT: Self = Self::fixed(405, "", ResponseFlags::NONE, "connect_not_allowed");
     pub(crate) const HEADER_TIMEOUT: Self =
         Self::fixed(408, "request header timeout", ResponseFlags::NONE, "request_header_timeout");

@@ -16,6 +16,17 @@ pub(crate) enum Encoding {
     Open,
 }
 
+/// How a client has gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Departure {
+    /// Its connection has ended.
+    Disconnected,
+    /// It took this request back, and its connection serves on.
+    Reset,
+    /// It broke the protocol in the middle of this request.
+    Expelled,
+}
+
 /// Part of a request's body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Part {
@@ -53,8 +64,8 @@ pub(crate) trait Client {
     /// Resolves when the client has gone. Call it only when the body is over.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Whether it was the client itself that took this request back, and not its connection that has ended.
-    fn was_reset(&self) -> bool;
+    /// How the client has gone, once it has.
+    fn departure(&self) -> Departure;
 
     /// Whether everything that was sent has left, as far as flow control knows.
     fn is_drained(&self) -> bool;

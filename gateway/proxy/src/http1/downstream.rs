@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::client::{Client, ClientError, Encoding, Part};
+use super::client::{Client, ClientError, Departure, Encoding, Part};
 use crate::chunked::ChunkedScan;
 use crate::client_stream::{ClientStream, Io};
 use crate::connection::Connection;
@@ -149,8 +149,8 @@ impl Client for Downstream {
         self.io.poll_closed(cx, &mut self.input).map(drop)
     }
 
-    fn was_reset(&self) -> bool {
-        false
+    fn departure(&self) -> Departure {
+        Departure::Disconnected
     }
 
     fn is_drained(&self) -> bool {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidegate_snapshot::UpstreamProtocol;
 use tokio::time::{Instant, timeout};
 
-use super::client::{Client, ClientError, Encoding};
+use super::client::{Client, ClientError, Departure, Encoding};
 use super::date::http_date;
 use super::http2_relay::Http2Relay;
 use super::http2_upstream::{Lease, tls_failure};
@@ -92,9 +92,12 @@ pub(crate) async fn forward<C: Client>(
             return self::reply(down, context, &reply, received).await;
         }
         Some(Failure::Gone) => {
-            let (flag, details) = match down.was_reset() {
-                true => (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_reset"),
-                false => (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect"),
+            let (flag, details) = match down.departure() {
+                Departure::Disconnected => {
+                    (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect")
+                }
+                Departure::Reset => (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_reset"),
+                Departure::Expelled => (ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, "http2.remote_reset"),
             };
             context.flags |= flag;
             context.details = details.into();

@@ -380,8 +380,11 @@ impl<'a, C: Client> Relay<'a, C> {
                 (taken, taken, *left == 0)
             }
             Answer::Chunked(scan) => {
-                // The head has been passed on: all that is left is to cut the answer off.
-                let (taken, data) = scan.decode(bytes).map_err(|_| Malformed)?;
+                let Ok((taken, data)) = scan.decode(bytes) else {
+                    // The head counts as passed on, so it leaves: all else that can be done is to cut the answer off.
+                    self.down.send(cx, b"", false).map_err(|_| ClientError::Gone)?;
+                    return Err(Malformed.into());
+                };
                 (taken, data, scan.is_done())
             }
             Answer::Close => (bytes.len(), bytes.len(), false),

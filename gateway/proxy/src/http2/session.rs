@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tidegate_http2::{Connection as Codec, Event, RequestHead, Settings, StreamId};
+use tidegate_http2::{Connection as Codec, Event, RequestHead, ResetBy, Settings, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
@@ -274,9 +274,10 @@ impl Session {
                     }
                     streams.wake(stream);
                 }
-                Event::Reset { stream, .. } => {
+                Event::Reset { stream, by, .. } => {
                     if let Some(own) = streams.get(stream) {
                         own.is_gone = true;
+                        own.is_malformed = matches!(by, ResetBy::Us(_));
                     }
                     streams.wake(stream);
                 }

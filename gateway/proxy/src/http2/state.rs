@@ -42,6 +42,8 @@ pub(super) struct Stream {
     pub(super) is_ended: bool,
     /// The stream is no more.
     pub(super) is_gone: bool,
+    /// It is no more because of what its body was.
+    pub(super) is_malformed: bool,
     waker: Option<Waker>,
 }
 
@@ -71,7 +73,8 @@ impl State {
 
 impl Streams {
     pub(super) fn open(&mut self, id: StreamId, is_ended: bool) {
-        let stream = Stream { id, input: Vec::new(), taken: 0, is_ended, is_gone: false, waker: None };
+        let stream =
+            Stream { id, input: Vec::new(), taken: 0, is_ended, is_gone: false, is_malformed: false, waker: None };
         self.list.push(stream);
     }
 

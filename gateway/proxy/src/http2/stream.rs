@@ -6,7 +6,7 @@ use tidegate_http2::{ErrorCode, Field, StreamId, Then};
 
 use super::state::Shared;
 use crate::connection::Connection;
-use crate::http1::{Client, ClientError, Encoding, Ended, Part};
+use crate::http1::{Client, ClientError, Departure, Encoding, Ended, Part};
 use crate::message::{Fields, ResponseHead};
 
 /// One request of an HTTP/2 connection. Dropping it ends its stream, however far it was.
@@ -112,9 +112,13 @@ impl Client for Http2Stream {
         }
     }
 
-    fn was_reset(&self) -> bool {
+    fn departure(&self) -> Departure {
         let mut state = self.shared.state.lock();
-        !state.is_over && state.streams.get(self.id).is_some_and(|stream| stream.is_gone)
+        match state.streams.get(self.id) {
+            Some(stream) if stream.is_malformed => Departure::Expelled,
+            Some(stream) if stream.is_gone => Departure::Reset,
+            _ => Departure::Disconnected,
+        }
     }
 
     fn is_drained(&self) -> bool {
