@@ -54,8 +54,15 @@ pub(crate) fn admit(
         return Err(LocalReply::CONNECT);
     }
     settle_authority(request)?;
-    settle_path(request, mesh)?;
+    let is_asterisk = request.target == "*" && request.method == "OPTIONS";
+    if !is_asterisk {
+        settle_path(request, mesh)?;
+    }
     settle_connection(request)?;
+    if is_asterisk {
+        // After the connection's options: its connection stays.
+        return Err(LocalReply::ASTERISK);
+    }
     // What only the gateway or a mesh peer may say, apart from what says who the client is, which has its own rules.
     request.fields.retain(|known, _| !known.is_envoys() && known != Known::IstioAttributes);
     forwarded_client_cert::settle(&mut request.fields, downstream.tls, mesh);
@@ -132,9 +139,6 @@ fn is_authority(text: &str) -> bool {
 
 /// Normalizes the path; what comes out is what routes, is logged and is forwarded.
 fn settle_path(request: &mut RequestHead, mesh: &MeshSettings) -> Result<(), LocalReply> {
-    if request.target == "*" && request.method == "OPTIONS" {
-        return Err(LocalReply::ASTERISK);
-    }
     let normal = match tidegate_snapshot::normalize(&request.target, mesh.path_normalization) {
         Ok(normal) if normal == request.target => None,
         Ok(normal) => Some(normal.into_owned()),
@@ -381,6 +385,11 @@ mod tests {
         assert_eq!(path("/%00", "a.com"), Err(LocalReply::BAD_PATH));
         assert_eq!(path("ftp://a.com/", "a.com"), Err(LocalReply::BAD_PATH));
         assert_eq!(path("*", "a.com"), Err(LocalReply::BAD_PATH));
+        let mut options = request("*", &[("connection", "close")]);
+        options.method = "OPTIONS".into();
+        let (from, limits) = (Downstream { peer: PEER, tls: None }, Limits::default());
+        let refused = admit(&mut options, from, &MeshSettings::default(), &limits);
+        assert_eq!((refused, options.closes), (Err(LocalReply::ASTERISK), true));
     }
 
     #[test]

@@ -130,13 +130,13 @@ async fn ambiguous_requests_are_refused() {
         refuse(
             &format!("coding {coding:?}"),
             post(&format!("transfer-encoding: {coding}"), "5\r\nhello\r\n0\r\n\r\n"),
-            400,
+            if coding.contains('\x0b') { 400 } else { 501 },
         );
     }
     let two = "transfer-encoding: identity\r\ntransfer-encoding: chunked";
-    refuse("two codings", post(two, "5\r\nhello\r\n0\r\n\r\n"), 400);
+    refuse("two codings", post(two, "5\r\nhello\r\n0\r\n\r\n"), 501);
     refuse("a coding after a space", post("transfer-encoding : chunked", "0\r\n\r\n"), 400);
-    refuse("a folded coding", post("transfer-encoding:\r\n chunked", "0\r\n\r\n"), 400);
+    refuse("a folded coding", post("transfer-encoding:\r\n chunked", "0\r\n\r\n"), 501);
     for size in ["0x5", "FFFFFFFFFFFFFFFF1", "-1", "5 ", " 5", "+5", "", "g"] {
         let body = format!("{size}\r\nhello\r\n0\r\n\r\n");
         refuse(&format!("chunk size {size:?}"), post("transfer-encoding: chunked", &body), 400);
@@ -193,7 +193,6 @@ async fn ambiguous_requests_are_refused() {
         "/a\u{1}",
         "/a\u{7f}",
         "/%00",
-        "/<a>",
     ] {
         refuse(&format!("target {target:?}"), get(target, "echo.test"), 400);
     }
@@ -270,6 +269,7 @@ async fn unusual_requests_that_are_clear_pass() {
         ("an empty port", "/", "echo.test:"),
         ("the absolute form", "http://echo.test/", "echo.test"),
         ("a strange escape", "/%zz%", "echo.test"),
+        ("what a path may not hold", "/<a>", "echo.test"),
         ("a tab and bytes of text in values", "/", "echo.test\r\nx-a: b\tc\u{e9}"),
     ] {
         let lead = if name.starts_with("an empty line") { "\r\n" } else { "" };

@@ -5,6 +5,7 @@ mod abuse;
 mod access_log;
 mod acme;
 mod admin;
+mod as_envoy;
 mod bad_input;
 mod demo;
 mod edge;
