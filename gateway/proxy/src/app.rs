@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 
 use crate::connection::Connection;
-use crate::http1::Upstreams;
+use crate::exchange::Upstreams;
 use crate::local_reply::LocalReply;
 use crate::shared::Shared;
 use crate::telemetry::{ParseError, RequestFacts};

@@ -29,6 +29,7 @@ mod decide;
 mod direct_chain;
 mod edge;
 mod establish;
+mod exchange;
 mod failure;
 mod forwarded_client_cert;
 mod gateway;

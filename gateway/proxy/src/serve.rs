@@ -18,7 +18,8 @@ use crate::client_stream::{ClientStream, Io};
 use crate::connection::{Connection, Ends};
 use crate::decide::decide;
 use crate::establish::{Arrival, Established};
-use crate::http1::{self, Client, Downstream, Ended, Expected, Incoming, Timer, Upgraded};
+use crate::exchange::{self, Client, Ended, Timer, Upgraded};
+use crate::http1::{Downstream, Expected, Incoming};
 use crate::http2;
 use crate::listener::ListenerState;
 use crate::local_reply::LocalReply;
@@ -133,9 +134,9 @@ async fn serve_request(down: &mut Downstream, timer: &mut Timer, expected: Expec
             if down.body_is_over() {
                 context.request_is_over();
             }
-            http1::reply(down, context, &reply, 0).await
+            exchange::reply(down, context, &reply, 0).await
         }
-        None => http1::forward(down, context, app.upstreams(), timer, limits.stall_timeout).await,
+        None => exchange::forward(down, context, app.upstreams(), timer, limits.stall_timeout).await,
     };
     match ended {
         Ended::Tunnel(upgraded) => Next::Tunnel(upgraded),

@@ -8,10 +8,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::client::{Client, ClientError, Departure, Encoding, Part};
 use crate::chunked::ChunkedScan;
 use crate::client_stream::{ClientStream, Io};
 use crate::connection::Connection;
+use crate::exchange::{Client, ClientError, Departure, Encoding, Part};
 use crate::local_reply::may_have_body;
 use crate::message::{Fields, Known, ResponseHead};
 use crate::request_head::{FramedHead, Framing};

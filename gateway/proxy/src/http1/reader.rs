@@ -10,12 +10,12 @@ use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
-use super::client::Client;
 use super::downstream::Downstream;
-use super::scratch::with_scratch;
-use super::timer::Timer;
 use crate::Limits;
 use crate::chunked::{BadChunk, ChunkedScan};
+use crate::exchange::Client;
+use crate::exchange::Timer;
+use crate::exchange::with_scratch;
 use crate::local_reply::LocalReply;
 use crate::message::RequestHead;
 use crate::request_head::{FramedHead, Framing, HeadScan};

@@ -16,7 +16,7 @@ use crate::app::HttpApp;
 use crate::client_stream::{ClientStream, Io};
 use crate::connection::Connection;
 use crate::decide::decide;
-use crate::http1::{self, Client, Timer, with_scratch};
+use crate::exchange::{self, Client, Timer, with_scratch};
 use crate::local_reply::LocalReply;
 use crate::message::{self, Protocol};
 use crate::request_context::RequestContext;
@@ -395,11 +395,11 @@ async fn serve_request(mut stream: Http2Stream, mut context: Box<RequestContext>
             if stream.body_is_over() {
                 context.request_is_over();
             }
-            http1::reply(&mut stream, context, &reply, 0).await
+            exchange::reply(&mut stream, context, &reply, 0).await
         }
         None => {
             let mut timer = Timer::default();
-            http1::forward(&mut stream, context, app.upstreams(), &mut timer, shared.limits.stall_timeout).await
+            exchange::forward(&mut stream, context, app.upstreams(), &mut timer, shared.limits.stall_timeout).await
         }
     };
     stream.finish(ended);

@@ -19,7 +19,7 @@ pub(super) struct State {
     task: Option<Waker>,
     /// The connection is over.
     pub(super) is_over: bool,
-    /// See [`crate::http1::Client::tick`].
+    /// See [`crate::exchange::Client::tick`].
     pub(super) tick: u64,
 }
 

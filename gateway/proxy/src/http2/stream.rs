@@ -6,7 +6,7 @@ use tidegate_http2::{ErrorCode, Field, StreamId, Then};
 
 use super::state::Shared;
 use crate::connection::Connection;
-use crate::http1::{Client, ClientError, Departure, Encoding, Ended, Part};
+use crate::exchange::{Client, ClientError, Departure, Encoding, Ended, Part};
 use crate::message::{Fields, ResponseHead};
 
 /// One request of an HTTP/2 connection. Dropping it ends its stream, however far it was.

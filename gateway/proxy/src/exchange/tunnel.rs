@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::downstream::Downstream;
-use super::upstream::Upstream;
+use super::http1_upstream::Upstream;
+use crate::http1::Downstream;
 use crate::request_context::RequestContext;
 use crate::tcp::{Progress, Tunnel};
 

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Http2Connection, Room};
-use crate::http1::upstream::{Key, Wanted};
+use crate::exchange::http1_upstream::{Key, Wanted};
 use crate::upstream::{ConnectionOrigin, OpenError};
 
 /// Turns of the past are swept out once there are more than these.
@@ -19,7 +19,7 @@ const MIN_SWEEP: usize = 64;
 /// A connection closes when nobody holds it: when the pool has let it go and its last stream has ended. Those that have
 /// streams are held by these anyway and are not counted; of the others the pool holds so many, and each so long. One
 /// task looks after all of them.
-pub(in crate::http1) struct Http2Pool {
+pub(in crate::exchange) struct Http2Pool {
     connections: Mutex<Connections>,
     turns: Mutex<Turns>,
     max_idle: usize,
@@ -65,7 +65,7 @@ struct Turns {
 }
 
 /// Room for one stream, which ends before this does: a connection without leases is idle.
-pub(in crate::http1) struct Lease {
+pub(in crate::exchange) struct Lease {
     pool: Weak<Http2Pool>,
     pooled: Arc<Pooled>,
 }
@@ -93,12 +93,12 @@ impl Pooled {
 
 impl Http2Pool {
     /// Keeps at most `max_idle` connections without streams, each for `idle`.
-    pub(in crate::http1) fn new(max_idle: usize, idle: Duration) -> Self {
+    pub(in crate::exchange) fn new(max_idle: usize, idle: Duration) -> Self {
         Self { connections: Mutex::default(), turns: Mutex::default(), max_idle, idle }
     }
 
     /// Room on a connection that there is; none if a new connection is needed.
-    pub(in crate::http1) fn checkout(self: &Arc<Self>, wanted: &Wanted) -> Option<Lease> {
+    pub(in crate::exchange) fn checkout(self: &Arc<Self>, wanted: &Wanted) -> Option<Lease> {
         self.find(&wanted.key())
     }
 
@@ -106,7 +106,7 @@ impl Http2Pool {
     ///
     /// # Errors
     /// No connection, or one that could not be secured.
-    pub(in crate::http1) async fn open(
+    pub(in crate::exchange) async fn open(
         self: &Arc<Self>,
         wanted: &Wanted,
     ) -> Result<(Lease, ConnectionOrigin), OpenError> {

@@ -10,10 +10,10 @@ use http::Response;
 
 use super::answer;
 use super::client::{Client, ClientError, Encoding};
+use super::http1_relay::{RelayError, Transfer, UpstreamError};
 use super::http2_message;
 use super::http2_upstream::Lease;
 use super::patience::Patience;
-use super::relay::{RelayError, Transfer, UpstreamError};
 use super::response_head::Malformed;
 use super::timer::Timer;
 use crate::local_reply::{self, ResetReason, may_have_body};

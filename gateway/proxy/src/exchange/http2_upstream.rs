@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
-use super::upstream::{Link, Wanted};
+use super::http1_upstream::{Link, Wanted};
 use crate::upstream::{ConnectionGuard, OpenError, TransportFailure};
 
 pub(super) use pool::{Http2Pool, Lease};

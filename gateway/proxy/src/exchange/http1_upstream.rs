@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::http2_upstream::Http2Pool;
-use super::pool::IdlePool;
+use super::idle_pool::IdlePool;
 use crate::upstream::{ConnectionGuard, HostState, OpenError, PoolKey, SecureStream, Socket, Target};
 
 /// Idle HTTP/2 connections that one worker keeps at most. They cost more than those of HTTP/1 (some 50 KiB), one serves

@@ -5,10 +5,10 @@ use std::task::{Context, Poll};
 
 use super::answer;
 use super::client::{Client, ClientError, Encoding};
+use super::http1_upstream::Upstream;
 use super::patience::Patience;
 use super::response_head::{self, Framing, Malformed};
 use super::timer::Timer;
-use super::upstream::Upstream;
 use crate::chunked::ChunkedScan;
 use crate::edge;
 use crate::local_reply::{ResetReason, may_have_body};

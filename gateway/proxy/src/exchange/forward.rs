@@ -11,13 +11,13 @@ use tokio::time::{Instant, timeout};
 
 use super::client::{Client, ClientError, Departure, Encoding};
 use super::date::http_date;
+use super::http1_relay::{Relay, RelayError, Relayed, Transfer, UpstreamError};
+use super::http1_upstream::{Upstream, Upstreams, Wanted};
 use super::http2_relay::Http2Relay;
 use super::http2_upstream::{Lease, tls_failure};
-use super::relay::{Relay, RelayError, Relayed, Transfer, UpstreamError};
 use super::scratch::with_scratch;
 use super::timer::Timer;
 use super::tunnel::Upgraded;
-use super::upstream::{Upstream, Upstreams, Wanted};
 use crate::failure::{give_up_on_retries, plain, timed_out, tls_failure_of_io};
 use crate::local_reply::{LocalReply, ResetReason};
 use crate::message::{Known, Protocol};

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::client::{Client, Encoding};
 use super::date::http_date;
-use super::relay::{RelayError, Transfer, UpstreamError};
+use super::http1_relay::{RelayError, Transfer, UpstreamError};
 use crate::failure::give_up_on_retries;
 use crate::message::Known;
 use crate::request_context::RequestContext;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::relay::RelayError;
+use super::http1_relay::RelayError;
 use super::timer::Timer;
 
 /// How long an exchange may go on: to its deadline, and no longer than `stall` without anything moving.
