@@ -2,12 +2,12 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -43,58 +43,6 @@ impl Io {
     pub(crate) fn reset_on_drop(&self) {
         // Fails only for sockets that are closed already.
         let _ = SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
-    }
-
-    /// Reads what is there into `out` and says how much that was; 0 at the end. Takes no memory while it waits.
-    pub(crate) fn poll_fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        out: &mut BytesMut,
-        room: usize,
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(tcp) => loop {
-                ready!(tcp.poll_read_ready(cx))?;
-                out.reserve(room);
-                match tcp.try_read_buf(out) {
-                    // Readiness was a guess.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        if out.is_empty() {
-                            *out = BytesMut::new();
-                        }
-                    }
-                    result => return Poll::Ready(result),
-                }
-            },
-            Self::Tls(tls) => {
-                let mut session = Pin::new(&mut tls.0);
-                let plaintext = ready!(session.as_mut().poll_fill_buf(cx))?;
-                let length = plaintext.len();
-                out.extend_from_slice(plaintext);
-                session.consume(length);
-                Poll::Ready(Ok(length))
-            }
-        }
-    }
-
-    /// Waits until the client closes; `read_ahead` takes what it sends instead, after which this waits for nothing.
-    pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>, read_ahead: &mut BytesMut) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(tcp) => {
-                let mut byte = [0];
-                match ready!(tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
-                    Ok(0) => Poll::Ready(Ok(())),
-                    // The next request. It is read when its turn comes; this one has no use for being woken by it.
-                    Ok(_) => Poll::Pending,
-                    Err(error) => Poll::Ready(Err(error)),
-                }
-            }
-            // A goodbye looks like data until it is decrypted.
-            Self::Tls(_) => match ready!(self.poll_fill(cx, read_ahead, 0))? {
-                0 => Poll::Ready(Ok(())),
-                _ => Poll::Pending,
-            },
-        }
     }
 }
 

@@ -61,7 +61,8 @@ pub(crate) trait Client {
     /// Reads a part of the body into `room`, without any framing. Call it only while the body is not over.
     fn poll_body(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<Part, ClientError>>;
 
-    /// Resolves when the client has gone. Call it only when the body is over.
+    /// Resolves when the client has gone, as far as that shows: bytes that it sends meanwhile are read ahead to a bound, and
+    /// beyond that it counts as there.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// How the client has gone, once it has.
@@ -69,6 +70,9 @@ pub(crate) trait Client {
 
     /// Whether everything that was sent has left, as far as flow control knows.
     fn is_drained(&self) -> bool;
+
+    /// How much of the answer's body could leave now; resolves when that is something. What is sent beyond it is kept here.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize>;
 
     /// Lets everything leave that was sent.
     fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;

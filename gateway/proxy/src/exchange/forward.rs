@@ -319,7 +319,6 @@ async fn connect<C: Client>(
     let gives_up = begun + cluster.cluster().connect_timeout;
     let expires = context.expires;
     let until = expires.map_or(gives_up, |expires| expires.min(gives_up));
-    let watches = down.body_is_over();
     let opened = {
         // Boxed, since most requests need none, and are as large as the largest of what they wait for.
         let mut opening = Box::pin(async {
@@ -335,7 +334,7 @@ async fn connect<C: Client>(
             if let Poll::Ready(opened) = opening.as_mut().poll(cx) {
                 return Poll::Ready(Opened::Done(opened));
             }
-            if watches && down.poll_gone(cx).is_ready() {
+            if down.poll_gone(cx).is_ready() {
                 return Poll::Ready(Opened::Gone);
             }
             timer.poll_until(cx, until).map(|()| Opened::Late)

@@ -97,6 +97,11 @@ impl Transfer {
     }
 }
 
+/// What is read at least while the head of the answer is to come, and so what may wait of its body behind it.
+pub(super) const BESIDE_HEAD: usize = 16 * 1024;
+/// What is read at least of a body that there is some room for.
+pub(super) const LEAST: usize = 1024;
+
 /// Where in the answer the backend is.
 enum Answer {
     /// What has come of a head that is not complete.
@@ -286,6 +291,15 @@ impl<'a, C: Client> Relay<'a, C> {
         if let Answer::Done = self.answer {
             return Ok(false);
         }
+        // What the client has no room for stays where it is, but for a little, so that nobody sends byte by byte.
+        let most = match (self.down.poll_room(cx), &self.answer) {
+            (Poll::Ready(most), Answer::Head(_)) => most.max(BESIDE_HEAD),
+            (Poll::Ready(most), _) => most.max(LEAST),
+            (Poll::Pending, Answer::Head(_)) => BESIDE_HEAD,
+            (Poll::Pending, _) => return Ok(false),
+        };
+        let most = most.min(room.len());
+        let room = &mut room[..most];
         let read = match self.up.poll_read(cx, room) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(read)) => read,

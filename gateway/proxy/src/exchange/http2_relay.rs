@@ -10,7 +10,7 @@ use http::Response;
 
 use super::answer;
 use super::client::{Client, ClientError, Encoding};
-use super::http1_relay::{RelayError, Transfer, UpstreamError};
+use super::http1_relay::{BESIDE_HEAD, LEAST, RelayError, Transfer, UpstreamError};
 use super::http2_message;
 use super::http2_upstream::Lease;
 use super::patience::Patience;
@@ -176,6 +176,9 @@ impl<'a, C: Client> Http2Relay<'a, C> {
                 }
             },
             Answer::Body(body) => {
+                let Poll::Ready(most) = self.down.poll_room(cx) else { return Ok(false) };
+                let most = most.max(LEAST).min(room.len());
+                let room = &mut room[..most];
                 body.release();
                 let step = match body.poll_next(cx, room) {
                     Poll::Pending => return Ok(false),
@@ -229,7 +232,8 @@ impl<'a, C: Client> Http2Relay<'a, C> {
         }
         let mut body = Body { stream, next: Bytes::new(), unreleased: 0, is_over: false };
         // What has come already leaves together with the head.
-        let step = match body.poll_next(cx, room) {
+        let most = BESIDE_HEAD.min(room.len());
+        let step = match body.poll_next(cx, &mut room[..most]) {
             Poll::Ready(step) => step.map_err(|error| of(error, true)),
             Poll::Pending => Ok(Step::Data { length: 0, end: false }),
         };

@@ -1,6 +1,7 @@
 //! A client's connection as HTTP/1.1 uses it: heads come in, bodies pass, answers leave.
 
 use std::io::{self, IoSlice, Write};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -143,10 +144,16 @@ impl Client for Downstream {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.input.is_empty() {
-            return Poll::Pending;
+        while self.input.len() < READ_AHEAD {
+            let mut room = [const { MaybeUninit::<u8>::uninit() }; 1024];
+            let mut out = ReadBuf::uninit(&mut room);
+            match ready!(Pin::new(&mut self.io).poll_read(cx, &mut out)) {
+                Ok(()) if out.filled().is_empty() => return Poll::Ready(()),
+                Ok(()) => self.input.extend_from_slice(out.filled()),
+                Err(_) => return Poll::Ready(()),
+            }
         }
-        self.io.poll_closed(cx, &mut self.input).map(drop)
+        Poll::Pending
     }
 
     fn departure(&self) -> Departure {
@@ -221,6 +228,10 @@ impl Client for Downstream {
         }
     }
 
+    fn poll_room(&mut self, _cx: &mut Context<'_>) -> Poll<usize> {
+        Poll::Ready(usize::MAX)
+    }
+
     fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.output.len() {
             if let Io::Tls(_) = self.io {
@@ -260,5 +271,7 @@ impl Client for Downstream {
 
 /// A head and a body that are no longer than this together are copied into one piece rather than written from two.
 const COPIED: usize = 4096;
+/// How much of what follows is read while it is watched whether the client is still there.
+const READ_AHEAD: usize = 8 * 1024;
 /// An output buffer up to this size is used again for the next part.
 const KEPT: usize = 16 * 1024;

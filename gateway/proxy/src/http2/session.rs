@@ -381,6 +381,13 @@ async fn serve_request(mut stream: Http2Stream, mut context: Box<RequestContext>
     let connection = stream.connection().clone();
     context.published = Some(shared.published_for(&connection.listener));
     context.connection = Some(connection);
+    // What was taken back before its turn costs no backend anything.
+    let is_gone = matches!(verdict, Verdict::Open) && poll_fn(|cx| Poll::Ready(stream.poll_gone(cx).is_ready())).await;
+    if is_gone {
+        context.flags |= ResponseFlags::DOWNSTREAM_REMOTE_RESET;
+        context.details = "http2.remote_reset".into();
+        return context.log(0, 0, 0);
+    }
     let reply = match verdict {
         Verdict::Open => decide(&mut context, shared),
         Verdict::Reply(reply) => Some(reply),

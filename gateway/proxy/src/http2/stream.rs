@@ -21,6 +21,8 @@ pub(super) struct Http2Stream {
     sent: usize,
     /// Nothing follows what waits.
     ends: bool,
+    /// An interim head was sent, and may not have left yet.
+    is_ahead: bool,
     /// The answer was sent to its end.
     is_complete: bool,
 }
@@ -28,7 +30,7 @@ pub(super) struct Http2Stream {
 impl Http2Stream {
     pub(super) fn new(shared: Arc<Shared>, id: StreamId, body_is_over: bool, length: Option<u64>) -> Self {
         let waiting = Vec::new();
-        Self { shared, id, body_is_over, length, waiting, sent: 0, ends: false, is_complete: false }
+        Self { shared, id, body_is_over, length, waiting, sent: 0, ends: false, is_ahead: false, is_complete: false }
     }
 
     pub(super) fn connection(&self) -> &Arc<Connection> {
@@ -122,15 +124,40 @@ impl Client for Http2Stream {
     }
 
     fn is_drained(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && !self.is_ahead
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        let mut state = self.shared.state.lock();
+        match state.codec.capacity(self.id) {
+            0 => {
+                // Nothing of it is taken; the codec then tells when something would be. A stream that is gone tells so
+                // elsewhere.
+                let _ = state.codec.send_data(self.id, b"?", Then::More);
+                state.streams.wait_for_room(self.id, cx);
+                Poll::Pending
+            }
+            room => Poll::Ready(room),
+        }
     }
 
     fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.waiting.is_empty() {
+        if self.is_drained() {
             return Poll::Ready(Ok(()));
         }
         if self.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if self.is_ahead {
+            let mut state = self.shared.state.lock();
+            if !state.codec.should_read() {
+                state.streams.wait_for_room(self.id, cx);
+                return Poll::Pending;
+            }
+            self.is_ahead = false;
+        }
+        if self.waiting.is_empty() {
+            return Poll::Ready(Ok(()));
         }
         self.offer(cx)
     }
@@ -140,6 +167,8 @@ impl Client for Http2Stream {
         // An error says that the stream is no more, which the next step sees.
         let _ = state.codec.send_headers(self.id, head.status, fields(&head.fields), Then::More);
         state.wake();
+        // Flow control has no say in heads, so the next one waits for the output.
+        self.is_ahead = true;
     }
 
     fn send_head(&mut self, head: &ResponseHead, encoding: Encoding, _closes: bool) {

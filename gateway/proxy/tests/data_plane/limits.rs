@@ -78,7 +78,10 @@ async fn ambiguous_requests_are_refused_and_nothing_after_them_is_served() {
         let mut client = Client::connect(edge.address()).await;
         client.send(format!("{request}{ghost}")).await;
         let answer = client.try_answer(false).await.unwrap_or_else(|| panic!("no answer to {request:?}"));
-        assert_eq!((answer.status, answer.header("connection")), (400, Some("close")), "{request:?}");
+        // As Envoy: a coding that nobody here undoes is told apart.
+        let is_coded = request.contains("gzip") || request.matches("Transfer-Encoding").count() > 1;
+        let status = if is_coded { 501 } else { 400 };
+        assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{request:?}");
         assert_eq!(answer.header("server"), Some("istio-envoy"), "{request:?}");
         assert!(client.is_closed().await, "{request:?}");
     }

@@ -16,6 +16,7 @@ mod proxying;
 mod replies;
 mod retries;
 mod secure_backend;
+mod slow_clients;
 mod tcp;
 mod tls;
 mod tls_abuse;

@@ -106,8 +106,8 @@ async fn bodies_stream_both_ways_without_waiting_for_their_end() {
     client.send("0\r\n\r\n").await;
     while client.line().await.unwrap().trim() != "0" {}
     client.line().await.unwrap();
-    client.send("GET / HTTP/1.1\r\nHost: a.com\r\n\r\n").await;
-    assert_eq!(client.answer().await.status, 200);
+    // As Envoy: an answer that begins before its request has ended is the last on its connection.
+    assert!(client.is_closed().await);
 }
 
 #[tokio::test]

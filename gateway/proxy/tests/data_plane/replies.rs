@@ -105,7 +105,7 @@ async fn a_backend_that_says_nothing_sensible_is_told_apart() {
         edge.await_request(&[&format!("response_flags=\"{flags}\"")]).await;
     };
     check(says("").await, 503, "connection termination", "UC").await;
-    check(says("HTTP/1.1 200 O").await, 503, "connection termination", "UC").await;
+    check(says("HTTP/1.1 200 O").await, 502, "protocol error", "UPE").await;
     check(says("garbage\r\n\r\n").await, 502, "protocol error", "UPE").await;
     check(
         says("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab").await,
@@ -129,7 +129,7 @@ async fn a_body_that_breaks_off_closes_the_clients_connection() {
         let mut client = Client::connect(edge.address()).await;
         client.send(GET).await;
         assert!(client.try_answer(false).await.is_none(), "{bytes}");
-        edge.await_request(&["response_code=\"200\"", "response_flags=\"UC\""]).await;
+        edge.await_request(&["response_code=\"200\"", "response_flags=\"UPE\""]).await;
     }
 }
 

@@ -85,8 +85,7 @@ async fn bodies_stream_both_ways_without_waiting_for_their_end() {
     client.send("0\r\n\r\n").await;
     assert_eq!(client.line().await.unwrap(), "0\r\n");
     assert_eq!(client.line().await.unwrap(), "\r\n");
-    client.send(get("a.com").replace("GET", "POST")).await;
-    assert_eq!(client.answer().await.status, 200);
+    assert!(client.is_closed().await);
 }
 
 #[tokio::test]
