@@ -56,6 +56,11 @@ impl Run {
         Duration::from_millis(if self.quick { 250 } else { 5 })
     }
 
+    /// How long a change is waited for before it counts as lost.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs(if self.quick { 5 } else { 20 })
+    }
+
     /// A target in time, five times as long in the quick form; see [`Self::slack`].
     pub(crate) fn target(&self, target: Duration) -> Duration {
         if self.quick { target * 5 } else { target }
