@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tidegate_tests::sut::{HOST, Kind, Setup};
 use tidegate_tests::tls::TlsOptions;
-use tidegate_tests::{Client, Protocol};
+use tidegate_tests::{Client, EchoBackend, Protocol, yaml};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -25,7 +25,12 @@ pub(super) const MEMORY: u64 = 64 * 1024;
 pub(super) async fn slow(run: Run) -> Verdict {
     let clients = run.size(500, 5_000);
     // slowhttptest asks for the host that its URL names, which is an address.
-    let documents = tidegate_tests::yaml::forward("any", "*", "one.bench.test");
+    // Bodies go to a backend that waits for their end: one that answers heads would let slow bodies off at once.
+    let patient = EchoBackend::start("patient").await;
+    let rules = "- match: [{uri: {exact: /64k}}]\n  route: [{destination: {host: one.bench.test}}]\n\
+                 - route: [{destination: {host: patient.bench.test}}]\n";
+    let documents = yaml::virtual_service("any", "*", rules)
+        + &yaml::service_entry("patient", "patient.bench.test", "HTTP", &[patient.address]);
     let rig = Rig::start(run.sut, Setup { documents, ..Setup::default() }).await;
     let targets = vec![plain(&rig.proxy, Speaks::Http1, 100)];
     let p99_idle = idle_p99(targets.clone(), run).await;
@@ -38,7 +43,7 @@ pub(super) async fn slow(run: Run) -> Verdict {
             let mut stream = TcpStream::connect(address).await.ok()?;
             // Never the end of a head; every third one a body that does not end.
             let head = if number % 3 == 0 {
-                format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000000\r\n\r\n")
+                "POST / HTTP/1.1\r\nHost: patient.test\r\nContent-Length: 1000000\r\n\r\n".to_owned()
             } else {
                 format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Slow: ")
             };
